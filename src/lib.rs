@@ -1,0 +1,18 @@
+//! Tidegate keeps the ledger of every LLM request and token on an embedded `SQLite` database, knows
+//! from it what each provider quota still allows, and holds batch prompts in a durable queue until
+//! capacity exists.
+//!
+//! The modules are declared in reading order. `ARCHITECTURE.md` is the map: the way a prompt
+//! travels and the walls (A1-A11) between the rooms.
+
+pub mod gate;
+
+pub mod calendar;
+pub mod formats;
+
+pub mod config;
+
+pub mod spool;
+pub mod upstream;
+
+pub mod emulator;

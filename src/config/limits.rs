@@ -1,0 +1,245 @@
+//! Limits as they are configured, and how a preset and the configuration file join.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::preset::PresetModel;
+use super::{ModelRule, Project};
+use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
+use crate::gate::units::Metric;
+
+/// A limit that has a short name of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// Requests a minute.
+    Rpm,
+    /// Input tokens a minute.
+    Tpm,
+    /// Requests a quota day.
+    Rpd,
+    /// Input tokens a quota day.
+    Tpd,
+    /// Images a minute.
+    Ipm,
+}
+
+/// What a preset, the file or a command says about one dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// At most this many; at least 1.
+    Value(u64),
+    /// Unlimited.
+    None,
+    /// The model is not offered at all, whichever dimension says so.
+    Off,
+}
+
+/// A word that is no dimension.
+#[derive(Debug, Error)]
+#[error("no such dimension; write rpm, tpm, rpd, tpd or ipm")]
+pub struct UnknownDimension;
+
+/// A value that no limit can have.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SettingError {
+    /// Zero or less.
+    #[error(
+        "a limit is at least 1; write \"off\" to refuse the model, \"none\" to leave it unlimited"
+    )]
+    NotPositive,
+    /// Neither a number nor a known word.
+    #[error("not a limit; write a whole number, \"none\" or \"off\"")]
+    Unknown,
+}
+
+/// What the configuration file says about one model (`[[project.limits]]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// The model as written; an alias stands for its model.
+    pub model: String,
+    /// The dimensions that it sets; each beats the preset's.
+    pub dimensions: BTreeMap<Dimension, Setting>,
+    /// Limits of other windows, beside the dimensions.
+    pub extra: Vec<Limit>,
+}
+
+impl Dimension {
+    /// Every dimension, in the order in which reports show them.
+    pub const ALL: [Self; 5] = [Self::Rpm, Self::Tpm, Self::Rpd, Self::Tpd, Self::Ipm];
+
+    /// The word used in files, commands and reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rpm => "rpm",
+            Self::Tpm => "tpm",
+            Self::Rpd => "rpd",
+            Self::Tpd => "tpd",
+            Self::Ipm => "ipm",
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metric(self) -> Metric {
+        match self {
+            Self::Rpm | Self::Rpd => Metric::Requests,
+            Self::Tpm | Self::Tpd => Metric::InputTokens,
+            Self::Ipm => Metric::Images,
+        }
+    }
+
+    /// Over what it counts.
+    #[must_use]
+    pub fn window(self) -> Window {
+        match self {
+            Self::Rpm | Self::Tpm | Self::Ipm => Window::Rolling { ms: MINUTE_MS },
+            Self::Rpd | Self::Tpd => Window::Day,
+        }
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Dimension {
+    type Err = UnknownDimension;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDimension> {
+        Self::ALL.into_iter().find(|dimension| dimension.as_str() == text).ok_or(UnknownDimension)
+    }
+}
+
+impl Setting {
+    /// The setting for a number.
+    pub fn number(value: i64) -> Result<Self, SettingError> {
+        match u64::try_from(value) {
+            Ok(value) if value > 0 => Ok(Self::Value(value)),
+            Ok(_) | Err(_) => Err(SettingError::NotPositive),
+        }
+    }
+
+    /// The setting for a word.
+    pub fn word(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "none" => Ok(Self::None),
+            "off" => Ok(Self::Off),
+            _ => Err(SettingError::Unknown),
+        }
+    }
+}
+
+/// A number in decimal (`_` may separate digits), `none` or `off`: what a command line says.
+impl FromStr for Setting {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        text.replace('_', "").parse().map_or_else(|_| Self::word(text), Self::number)
+    }
+}
+
+/// As it is written in TOML.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => write!(f, "{value}"),
+            Self::None => f.write_str("\"none\""),
+            Self::Off => f.write_str("\"off\""),
+        }
+    }
+}
+
+impl Project {
+    /// What this project may do with `model`, by the file and the preset: per dimension the file
+    /// beats the preset, and the file's extra limits come on top. A model that the preset has as
+    /// off is on again when the file sets a dimension of it. An alias, and a `models/` prefix,
+    /// stand for the model.
+    #[must_use]
+    pub fn allowance(&self, model: &str) -> ModelRule {
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        let row = self.preset_row(model);
+        let quota_group = self.quota_group(model);
+        let written = self.limits.iter().find(|w| self.quota_group(&w.model) == quota_group);
+        if row.is_none() && written.is_none() {
+            return ModelRule::Unknown;
+        }
+        let empty = BTreeMap::new();
+        let of_preset = row.and_then(|row| row.tiers.get(&self.tier)).unwrap_or(&empty);
+        let allowance = join(of_preset, &self.preset_source(), written);
+        ModelRule::Known { quota_group: quota_group.to_owned(), allowance }
+    }
+
+    /// Every model that the preset or the file knows: the preset's in its order, then the file's
+    /// own, without aliases.
+    #[must_use]
+    pub fn known_models(&self) -> Vec<&str> {
+        let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);
+        let own = self.limits.iter().map(|limits| limits.model.as_str());
+        of_preset
+            .map(|row| row.id.as_str())
+            .chain(own.filter(|model| self.preset_row(model).is_none()))
+            .collect()
+    }
+
+    /// The provider's own quota that `model` counts against, as far as the preset knows; else the
+    /// model itself.
+    pub(super) fn quota_group<'a>(&'a self, model: &'a str) -> &'a str {
+        self.preset_row(model).map_or(model, |row| row.quota_group.as_str())
+    }
+
+    fn preset_row(&self, model: &str) -> Option<&'static PresetModel> {
+        self.preset.and_then(|preset| preset.model(model))
+    }
+
+    fn preset_source(&self) -> Source {
+        Source::Preset {
+            name: self.preset.map_or_else(|| "none".to_owned(), |preset| preset.name.clone()),
+            tier: self.tier.clone(),
+        }
+    }
+}
+
+fn join(
+    of_preset: &BTreeMap<Dimension, Setting>,
+    preset: &Source,
+    written: Option<&ModelLimits>,
+) -> Allowance {
+    let empty = BTreeMap::new();
+    let of_file = written.map_or(&empty, |written| &written.dimensions);
+    let says_off = |settings: &BTreeMap<Dimension, Setting>| {
+        settings.values().any(|setting| *setting == Setting::Off)
+    };
+    if says_off(of_file) {
+        return Allowance::Off { source: Source::Config };
+    }
+    if says_off(of_preset) && of_file.is_empty() {
+        return Allowance::Off { source: preset.clone() };
+    }
+    let mut limits = Vec::new();
+    for dimension in Dimension::ALL {
+        let (setting, source) = match of_file.get(&dimension) {
+            Some(setting) => (Some(setting), &Source::Config),
+            None => (of_preset.get(&dimension), preset),
+        };
+        match setting {
+            Some(Setting::Value(value)) => limits.push(Limit {
+                metric: dimension.metric(),
+                window: dimension.window(),
+                value: *value,
+                source: source.clone(),
+            }),
+            // An "off" that is left here is the preset's, lifted by the file.
+            Some(Setting::None | Setting::Off) | None => {}
+        }
+    }
+    limits.extend(written.into_iter().flat_map(|written| written.extra.iter().cloned()));
+    Allowance::Limited(limits)
+}

@@ -1,0 +1,155 @@
+//! Where the daemon listens and keeps its files.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use secrecy::SecretString;
+use thiserror::Error;
+
+use super::{Config, ConfigError};
+
+/// The longest path of a unix socket (`sun_path` less its terminator).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Where to listen and where to keep state.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// At least one, all different; TCP ones are loopback addresses.
+    pub listen: Vec<Listen>,
+    /// The ledger and the queue; absolute.
+    pub state_dir: PathBuf,
+    /// The spool; absolute.
+    pub spool_dir: PathBuf,
+    /// What clients must show, if anything.
+    pub auth: Option<Auth>,
+}
+
+/// What clients must show.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Where the token was read.
+    pub token_file: PathBuf,
+    /// The bearer token.
+    pub token: SecretString,
+}
+
+/// An address to listen on: `127.0.0.1:8430`, `[::1]:8430` or `unix:/run/tidegate.sock`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// The absolute path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// A text that is no address to listen on.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ListenError {
+    /// Not `ADDRESS:PORT`.
+    #[error("not an address to listen on; write `127.0.0.1:8430` or `unix:/path/to/socket`")]
+    Address,
+    /// A relative path after `unix:`.
+    #[error("not an absolute path; write `unix:/path/to/socket`")]
+    Relative,
+    /// A path that the system cannot bind.
+    #[error("path of a socket too long; use at most {SOCKET_PATH_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// What the command line says in place of the file. Empty fields change nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--state-dir`; a relative path starts at the working directory.
+    pub state_dir: Option<PathBuf>,
+    /// `--spool-dir`; a relative path starts at the working directory.
+    pub spool_dir: Option<PathBuf>,
+    /// `--listen`, in place of all configured addresses.
+    pub listen: Vec<Listen>,
+}
+
+impl Listen {
+    /// Why this address may not be listened on, if so: there is no TLS, so nothing may be offered
+    /// beyond this machine.
+    pub(super) fn refusal(&self) -> Option<(String, &'static str)> {
+        match self {
+            Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some((
+                format!("`{address}` is not a loopback address, and TLS is not supported yet"),
+                "listen on 127.0.0.1, [::1] or `unix:/path`, behind a proxy that does TLS",
+            )),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return text.parse().map(Self::Tcp).map_err(|_| ListenError::Address);
+        };
+        if !path.starts_with('/') {
+            return Err(ListenError::Relative);
+        }
+        if path.len() > SOCKET_PATH_BYTES_MAX {
+            return Err(ListenError::TooLong);
+        }
+        Ok(Self::Unix(PathBuf::from(path)))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The spool of a state directory, where none is named.
+pub(super) fn spool_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("spool")
+}
+
+impl Config {
+    /// This configuration with what the command line says. A spool that lies in the state
+    /// directory, as it does by default, moves with it.
+    pub fn with_overrides(mut self, overrides: Overrides) -> Result<Self, ConfigError> {
+        let server = &mut self.server;
+        if let Some(dir) = overrides.state_dir {
+            let dir = absolute(&dir, "--state-dir")?;
+            if server.spool_dir == spool_in(&server.state_dir) {
+                server.spool_dir = spool_in(&dir);
+            }
+            server.state_dir = dir;
+        }
+        if let Some(dir) = overrides.spool_dir {
+            server.spool_dir = absolute(&dir, "--spool-dir")?;
+        }
+        if !overrides.listen.is_empty() {
+            if let Some((what, fix)) = overrides.listen.iter().find_map(Listen::refusal) {
+                return Err(outside(format!("--listen: {what}"), fix));
+            }
+            for (at, address) in overrides.listen.iter().enumerate() {
+                if overrides.listen.iter().skip(at + 1).any(|later| later == address) {
+                    return Err(outside(format!("--listen {address} is given twice"), "drop one"));
+                }
+            }
+            server.listen = overrides.listen;
+        }
+        Ok(self)
+    }
+}
+
+fn absolute(path: &Path, option: &str) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|error| {
+        outside(format!("{option} {}: {error}", path.display()), "name an existing directory")
+    })
+}
+
+fn outside(what: String, fix: &str) -> ConfigError {
+    ConfigError::Outside { what, fix: fix.to_owned() }
+}

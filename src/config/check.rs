@@ -184,7 +184,8 @@ fn model_id(document: Document<'_>, field: &str, model: &Text) -> Result<String,
     ))
 }
 
-/// A name that fits reports, paths of URLs and file names. A value is not repeated: it may be a key.
+/// A name that fits reports, paths of URLs and file names. A value is not repeated, for it may be
+/// a key.
 fn name(document: Document<'_>, field: &str, text: &Text) -> Result<String, ConfigError> {
     let value = text.get_ref();
     let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

@@ -12,6 +12,7 @@ pub mod formats;
 
 pub mod config;
 
+pub mod store;
 pub mod spool;
 pub mod upstream;
 

@@ -1,0 +1,80 @@
+//! Every bound of the daemon, with its reason (wall A9). A full buffer pushes back; nothing is
+//! dropped silently.
+
+/// Queued items held in memory for the batch whose turn it is; the rest stays in the database.
+pub(crate) const READY_PAGE: usize = 512;
+
+/// Items of one batch that may wait for a retry at the same time. Past it the batch starts nothing
+/// new: the provider is in trouble.
+pub(crate) const RETRY_WAITING_MAX: usize = 1_000;
+
+/// Requests in flight for a project whose limits name no `rpm`.
+pub(crate) const IN_FLIGHT_DEFAULT: u32 = 1_000;
+
+/// New requests a second for a project, or twice its rpm's pace if that is more: a cold start must
+/// not open a thousand connections at once.
+pub(crate) const STARTS_PER_SECOND: u32 = 100;
+
+/// Attempts of one item that the provider answered with a server error, before it is failed.
+pub(crate) const SERVER_ERROR_ATTEMPTS: u32 = 5;
+
+/// "No such model" or "forbidden" answers to a batch that has none answered well, before the rest of
+/// it is failed without being sent: one odd answer must not fail 50,000 items, and a misspelt model
+/// must not burn a day's quota.
+pub(crate) const HOPELESS_ANSWERS: u32 = 3;
+
+/// First and longest wait between attempts after a server error, in milliseconds.
+pub(crate) const RETRY_BASE_MS: u64 = 2_000;
+pub(crate) const RETRY_MAX_MS: u64 = 120_000;
+
+/// First and longest wait between attempts to reach an endpoint, in milliseconds: 7 to 10 attempts
+/// in the first minute.
+pub(crate) const CONNECT_BASE_MS: u64 = 1_000;
+pub(crate) const CONNECT_MAX_MS: u64 = 60_000;
+
+/// First and longest time a refused key is set aside, in milliseconds.
+pub(crate) const KEY_ASIDE_BASE_MS: u64 = 60_000;
+pub(crate) const KEY_ASIDE_MAX_MS: u64 = 3_600_000;
+
+/// How long a project is held after the provider stopped it for its bill, in milliseconds.
+pub(crate) const BILLING_HOLD_MS: u64 = 3_600_000;
+
+/// How long starting is held after a write failed (a full disk, say), in milliseconds.
+pub(crate) const STORE_PAUSE_MS: u64 = 1_000;
+
+/// The longest the engine sleeps: clocks are read anew at least this often, in milliseconds.
+pub(crate) const TICK_MAX_MS: u64 = 15_000;
+
+/// Events that may wait for the engine. Each request in flight has at most three.
+pub(crate) const EVENTS_MAX: usize = 16_384;
+
+/// The longest line of a job file in bytes: an inline request is at most 20 MB, and base64 with
+/// JSON escapes may double that.
+pub(crate) const LINE_MAX_BYTES: usize = 40 << 20;
+
+/// Items in one job file.
+pub(crate) const ITEMS_MAX: u32 = 10_000_000;
+
+/// Bad lines listed in `NAME.error.json`; past it only their number is told.
+pub(crate) const BAD_LINES_LISTED: usize = 1_000;
+
+/// Items imported in one transaction: about 5 ms of the writer.
+pub(crate) const IMPORT_SLICE: usize = 1_000;
+
+/// Items exported in one read.
+pub(crate) const EXPORT_PAGE: i64 = 1_000;
+
+/// Batches in one listing.
+pub(crate) const BATCHES_LISTED: i64 = 1_000;
+
+/// How often `incoming/` is scanned without a hint, in milliseconds.
+pub(crate) const SCAN_MS: u64 = 5_000;
+
+/// How soon a file that is still settling is looked at again, in milliseconds.
+pub(crate) const RESCAN_MS: u64 = 1_100;
+
+/// How long requests in flight may go on after the daemon was told to stop, in milliseconds.
+pub(crate) const DRAIN_MS: u64 = 25_000;
+
+/// Bytes of a request to the daemon's own API: it takes no documents.
+pub(crate) const API_BODY_MAX_BYTES: usize = 64 << 10;

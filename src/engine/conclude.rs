@@ -1,0 +1,374 @@
+//! What an answer means: for the ledger row, the item, the bucket, the key and the endpoint.
+
+use super::core::Engine;
+use super::state::{Flight, Link, Settling};
+use crate::caps;
+use crate::formats::{self, InDoubt};
+use crate::gate::units::{Now, UnixMs, Weights};
+use crate::gate::window::AttemptId;
+use crate::store::{
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
+};
+use crate::upstream::{Outcome, Refusal, RefusalClass, Report, ThrottleKind, Usage};
+
+/// An attempt's end as the shell tells it.
+pub(super) struct Answer {
+    pub(super) key: String,
+    pub(super) report: Report,
+    pub(super) line: Option<String>,
+    pub(super) latency_ms: u64,
+}
+
+/// What is written, and what is done once it is durable.
+pub(super) struct Conclusion {
+    pub(super) settlement: Settlement,
+    pub(super) settling: Settling,
+}
+
+/// What becomes of the item.
+struct Fate {
+    end: AttemptEnd,
+    state: ItemState,
+    item: QueuedItem,
+    keeps_place: bool,
+    /// What went wrong, for the ledger and, if the item is failed, for its results line.
+    error: Option<Problem>,
+}
+
+struct Problem {
+    code: u16,
+    status: &'static str,
+    message: String,
+}
+
+impl Engine {
+    /// Decides what an attempt's end means and updates everything but the queue, which waits for
+    /// the settlement to be durable.
+    pub(super) fn conclude(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        flight: &Flight,
+        answer: Answer,
+    ) -> Conclusion {
+        let Answer { key, report, line, latency_ms } = answer;
+        let fate = match &report.outcome {
+            Outcome::Answered { .. } => self.answered(now, flight),
+            Outcome::Refused(refusal) => self.refused(now, flight, refusal),
+            Outcome::NotSent { reason, .. } => self.not_sent(now, id, flight, reason),
+            Outcome::Unknown { reason } => self.unknown(now, flight, reason),
+        };
+        let act = actual(flight.est, &report.outcome, fate.end);
+        let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
+            self.gate.void(id);
+            (now.boot, None)
+        } else {
+            let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
+            (u, Some(charge.hi.to_string()))
+        };
+        if matches!(fate.end, AttemptEnd::Ok) {
+            self.gate.unblock(flight.bucket, now);
+        }
+        let error = fate.error.as_ref().map(|problem| problem.message.clone());
+        let line = match fate.state {
+            ItemState::Succeeded => line,
+            ItemState::Failed => fate.error.as_ref().map(|problem| {
+                formats::error_line(&key, problem.code, problem.status, &problem.message)
+            }),
+            ItemState::Queued | ItemState::Cancelled | ItemState::Held => None,
+        };
+        let attempt = EndedAttempt {
+            id,
+            end: fate.end,
+            u_wall: now.wall_at(u_boot),
+            u_boot,
+            day_hi: day_hi.unwrap_or_else(|| self.today(flight, now)),
+            act,
+            tokens: tokens(&report.outcome),
+            http_status: report.status,
+            quota_id: quota_id(&report.outcome),
+            service_tier: report.service_tier,
+            error,
+            latency_ms: (fate.end != AttemptEnd::Aborted).then_some(latency_ms),
+        };
+        let item = ItemUpdate {
+            id: flight.item.id,
+            state: fate.state,
+            attempts: fate.item.attempts,
+            doubts: fate.item.doubts,
+            not_before: fate.item.not_before,
+            line,
+        };
+        Conclusion {
+            settlement: Settlement { attempt: Some(attempt), item: Some(item) },
+            settling: Settling {
+                batch: flight.batch,
+                item: fate.item,
+                state: fate.state,
+                keeps_place: fate.keeps_place,
+            },
+        }
+    }
+
+    fn answered(&mut self, now: Now, flight: &Flight) -> Fate {
+        let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
+        lane.unexplained = 0;
+        if let Some(learning) = &mut lane.learning {
+            learning.good += 1;
+            if learning.good >= learning.at_once {
+                learning.good = 0;
+                learning.at_once = learning.at_once.saturating_add(1);
+            }
+        }
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        let key = &mut project.keys[flight.key];
+        key.refused = 0;
+        key.aside = None;
+        project.held = project.held.take().filter(|(until, _)| *until > now.boot);
+        Fate {
+            end: AttemptEnd::Ok,
+            state: ItemState::Succeeded,
+            item: flight.item.clone(),
+            keeps_place: false,
+            error: None,
+        }
+    }
+
+    fn refused(&mut self, now: Now, flight: &Flight, refusal: &Refusal) -> Fate {
+        match refusal.class {
+            RefusalClass::Throttled(kind) => {
+                self.throttled(now, flight, refusal, kind);
+                Fate { end: AttemptEnd::Throttled, ..back_in_place(flight, refusal) }
+            }
+            RefusalClass::KeyRefused => {
+                self.set_key_aside(now, flight, refusal);
+                back_in_place(flight, refusal)
+            }
+            RefusalClass::Billing => {
+                let project =
+                    self.projects.get_mut(&flight.project).expect("a flight has a project");
+                let until = now.boot.plus(caps::BILLING_HOLD_MS);
+                project.held = Some((until, format!("billing: {}", refusal.message)));
+                back_in_place(flight, refusal)
+            }
+            RefusalClass::Server => self.server_error(now, flight, refusal),
+            RefusalClass::ModelNotFound | RefusalClass::Forbidden => {
+                self.hopeless(flight, refusal);
+                failed(flight, refusal)
+            }
+            RefusalClass::BadRequest | RefusalClass::Other => failed(flight, refusal),
+        }
+    }
+
+    /// A 429: the bucket waits, not the item.
+    fn throttled(&mut self, now: Now, flight: &Flight, refusal: &Refusal, kind: ThrottleKind) {
+        let bucket = flight.bucket;
+        let asked = refusal.retry_delay_ms.unwrap_or(0);
+        let lane = self.lanes.get_mut(&bucket).expect("a flight has a lane");
+        if let Some(learning) = &mut lane.learning {
+            learning.at_once = (learning.at_once * 7 / 10).max(1);
+            learning.good = 0;
+        }
+        let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
+        match kind {
+            ThrottleKind::PerDay => {
+                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                self.gate.block(bucket, opens, format!("the provider's day is used up ({what})"));
+            }
+            ThrottleKind::LimitZero => {
+                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                let reason = format!("the provider's limit is 0: not on this tier ({what})");
+                self.gate.block(bucket, opens, reason);
+            }
+            ThrottleKind::PerMinute => {
+                let wait = asked.max(1_000) + self.rng.u64(0..1_000);
+                let reason = format!("the provider said its minute is used up ({what})");
+                self.gate.block(bucket, now.boot.plus(wait), reason);
+            }
+            ThrottleKind::Unexplained => {
+                lane.unexplained = lane.unexplained.saturating_add(1);
+                let wait = asked.max(backoff(&mut self.rng, lane.unexplained));
+                let reason = "the provider said 429 and no more".to_owned();
+                self.gate.block(bucket, now.boot.plus(wait), reason);
+            }
+        }
+    }
+
+    fn set_key_aside(&mut self, now: Now, flight: &Flight, refusal: &Refusal) {
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        let key = &mut project.keys[flight.key];
+        // Requests that were under way together are one refusal.
+        if key.aside.as_ref().is_some_and(|(until, _)| *until > now.boot) {
+            return;
+        }
+        let shift = key.refused.min(6);
+        let wait = (caps::KEY_ASIDE_BASE_MS << shift).min(caps::KEY_ASIDE_MAX_MS);
+        key.refused = key.refused.saturating_add(1);
+        let reason = format!("key {} was refused: {}", key.name, refusal.message);
+        tracing::warn!(project.name = %project.name, key.name = %key.name, wait_ms = wait,
+            "key {} of {} is set aside", key.name, project.name);
+        key.aside = Some((now.boot.plus(wait), reason));
+    }
+
+    fn server_error(&mut self, now: Now, flight: &Flight, refusal: &Refusal) -> Fate {
+        let mut item = flight.item.clone();
+        item.attempts += 1;
+        if item.attempts >= caps::SERVER_ERROR_ATTEMPTS {
+            return Fate { item, ..failed(flight, refusal) };
+        }
+        let wait = backoff(&mut self.rng, item.attempts).max(refusal.retry_delay_ms.unwrap_or(0));
+        item.not_before = now.wall.plus(wait);
+        Fate { item, keeps_place: false, ..back_in_place(flight, refusal) }
+    }
+
+    /// Fails the rest of a batch that the provider will never answer.
+    fn hopeless(&mut self, flight: &Flight, refusal: &Refusal) {
+        let Some(job) = self.jobs.get_mut(&flight.batch) else { return };
+        job.hopeless += 1;
+        if job.hopeless >= caps::HOPELESS_ANSWERS && job.setup.succeeded == 0 {
+            let reason = format!(
+                "not sent: {} items were answered {} and none was answered well: {}",
+                job.hopeless, refusal.status, refusal.message
+            );
+            self.stop(flight.batch, reason, false);
+        }
+    }
+
+    fn not_sent(&mut self, now: Now, id: AttemptId, flight: &Flight, reason: &str) -> Fate {
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        let link = &mut project.link;
+        // Attempts that fail together with one that was counted already are the same failure.
+        if link.proven || link.until.as_ref().is_none_or(|(until, _)| *until <= now.boot) {
+            let shift = link.failures.min(6);
+            let wait = (caps::CONNECT_BASE_MS << shift).min(caps::CONNECT_MAX_MS);
+            let wait = wait / 2 + self.rng.u64(0..=wait / 2);
+            let failures = link.failures.saturating_add(1);
+            tracing::warn!(project.name = %project.name, attempt.id = id.0, wait_ms = wait,
+                "the endpoint of {} cannot be reached: {reason}", project.name);
+            let why = format!("the endpoint cannot be reached: {reason}");
+            let until = Some((now.boot.plus(wait), why));
+            *link = Link { proven: false, failures, until, probe: None };
+        }
+        Fate {
+            end: AttemptEnd::Aborted,
+            state: ItemState::Queued,
+            item: flight.item.clone(),
+            keeps_place: true,
+            error: Some(Problem { code: 503, status: "UNAVAILABLE", message: reason.to_owned() }),
+        }
+    }
+
+    fn unknown(&mut self, now: Now, flight: &Flight, reason: &str) -> Fate {
+        let mut item = flight.item.clone();
+        item.doubts += 1;
+        let policy = self.jobs.get(&flight.batch).map_or(InDoubt::Retry, |job| job.setup.in_doubt);
+        let state = doubtful(policy);
+        if state == ItemState::Queued {
+            item.not_before = now.wall.plus(backoff(&mut self.rng, item.doubts));
+        }
+        let message = format!("it is unknown whether the request was answered: {reason}");
+        Fate {
+            end: AttemptEnd::InDoubt,
+            state,
+            item,
+            keeps_place: false,
+            error: Some(Problem { code: 504, status: "UNKNOWN", message }),
+        }
+    }
+
+    fn today(&self, flight: &Flight, now: Now) -> String {
+        let project = &self.projects[&flight.project];
+        project.day.span_at(now.wall.to_utc()).key.to_string()
+    }
+}
+
+/// What a batch's policy makes of an item whose attempt was cut off.
+pub(super) fn doubtful(policy: InDoubt) -> ItemState {
+    match policy {
+        InDoubt::Retry => ItemState::Queued,
+        InDoubt::Hold => ItemState::Held,
+        InDoubt::Fail => ItemState::Failed,
+    }
+}
+
+/// Full jitter: anything up to 2 s · 2^k, at most 120 s.
+fn backoff(rng: &mut fastrand::Rng, failures: u32) -> u64 {
+    let ceiling = (caps::RETRY_BASE_MS << failures.min(6)).min(caps::RETRY_MAX_MS);
+    rng.u64(0..=ceiling)
+}
+
+fn back_in_place(flight: &Flight, refusal: &Refusal) -> Fate {
+    Fate {
+        end: AttemptEnd::Failed,
+        state: ItemState::Queued,
+        item: QueuedItem { not_before: UnixMs(0), ..flight.item.clone() },
+        keeps_place: true,
+        error: Some(problem(refusal)),
+    }
+}
+
+fn failed(flight: &Flight, refusal: &Refusal) -> Fate {
+    Fate {
+        end: AttemptEnd::Failed,
+        state: ItemState::Failed,
+        item: flight.item.clone(),
+        keeps_place: false,
+        error: Some(problem(refusal)),
+    }
+}
+
+fn problem(refusal: &Refusal) -> Problem {
+    let status = match refusal.status {
+        400 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 | 402 => "RESOURCE_EXHAUSTED",
+        500 => "INTERNAL",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "UNKNOWN",
+    };
+    Problem { code: refusal.status, status, message: refusal.message.clone() }
+}
+
+/// What the attempt really took. Without a usage report the reservation stands.
+fn actual(est: Weights, outcome: &Outcome, end: AttemptEnd) -> Weights {
+    if end == AttemptEnd::Aborted {
+        return Weights::default();
+    }
+    match outcome {
+        Outcome::Answered { usage, images, .. } => Weights {
+            requests: est.requests,
+            input_tokens: usage.as_ref().map_or(est.input_tokens, Usage::input),
+            images: *images,
+        },
+        Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
+    }
+}
+
+fn tokens(outcome: &Outcome) -> Tokens {
+    match outcome {
+        Outcome::Answered { usage: Some(usage), .. } => Tokens {
+            prompt: usage.prompt,
+            cached: usage.cached,
+            output: usage.candidates,
+            thought: usage.thoughts,
+            tool: usage.tool_use_prompt,
+            total: usage.total,
+            raw: Some(usage.raw.to_string()),
+        },
+        _ => Tokens::default(),
+    }
+}
+
+fn quota_id(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Refused(refusal) => quota_id_of(refusal),
+        _ => None,
+    }
+}
+
+fn quota_id_of(refusal: &Refusal) -> Option<String> {
+    refusal.quota.first().map(|violation| violation.quota_id.clone())
+}

@@ -1,0 +1,310 @@
+//! The engine's state machine: [`Engine::step`] takes what happened and says what to do.
+
+use std::collections::BTreeMap;
+
+use super::conclude;
+use super::state::{
+    BatchSetup, BucketView, Effect, Event, Flight, Job, Lane, Project, ProjectView, Settling,
+};
+use crate::caps;
+use crate::gate::admit::{BucketId, Gate};
+use crate::gate::units::{BootMs, Now, UnixMs};
+use crate::gate::window::{AttemptId, DELTA_MS};
+use crate::store::{BatchId, ItemState, QueuedItem, Settlement};
+use crate::upstream::Report;
+
+/// Everything the daemon decides with. Does no I/O; `now` is an argument.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) gate: Gate,
+    pub(super) projects: BTreeMap<i64, Project>,
+    pub(super) lanes: BTreeMap<BucketId, Lane>,
+    pub(super) jobs: BTreeMap<BatchId, Job>,
+    pub(super) flights: BTreeMap<AttemptId, Flight>,
+    pub(super) settling: BTreeMap<i64, Settling>,
+    pub(super) next_attempt: AttemptId,
+    pub(super) store_pause: Option<(BootMs, String)>,
+    pub(super) draining: bool,
+    pub(super) rng: fastrand::Rng,
+    pub(super) wake: Option<BootMs>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet; [`super::start`] fills it. `seed` drives the jitter of
+    /// retries and nothing else.
+    #[must_use]
+    pub fn new(gate: Gate, next_attempt: AttemptId, seed: u64) -> Self {
+        Self {
+            gate,
+            projects: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            settling: BTreeMap::new(),
+            next_attempt,
+            store_pause: None,
+            draining: false,
+            rng: fastrand::Rng::with_seed(seed),
+            wake: None,
+        }
+    }
+
+    /// Takes in what happened and orders what follows.
+    pub fn step(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for event in events {
+            self.handle(now, event, &mut effects);
+        }
+        self.plan(now, &mut effects);
+        effects
+    }
+
+    /// When time alone will let something go, if anything waits for time.
+    #[must_use]
+    pub fn wake(&self) -> Option<BootMs> {
+        self.wake
+    }
+
+    /// Attempts that are not settled durably.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.flights.len() + self.settling.len()
+    }
+
+    fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => {}
+            Event::Drain => self.draining = true,
+            Event::BatchOpened(setup) => self.open(*setup),
+            Event::Loaded { batch, items } => self.loaded(batch, items),
+            Event::LoadFailed(batch) => {
+                if let Some(job) = self.jobs.get_mut(&batch) {
+                    job.loading = false;
+                }
+                self.pause_for_store(now, "the queue cannot be read".to_owned());
+            }
+            Event::Reserved(ids) => {
+                effects.extend(ids.into_iter().filter_map(|id| self.send_order(id)));
+            }
+            Event::ReserveFailed { ids, reason } => {
+                for id in ids.into_iter().rev() {
+                    self.unreserve(id);
+                }
+                self.pause_for_store(now, reason);
+            }
+            Event::BodySent(id) => {
+                self.gate.bound(id, now.boot.plus(DELTA_MS));
+                self.reached(id);
+            }
+            Event::Headers(id) => {
+                self.gate.bound(id, now.boot);
+                self.reached(id);
+            }
+            Event::Ended { id, key, report, line, latency_ms } => {
+                let answer = conclude::Answer { key, report: *report, line, latency_ms };
+                effects.extend(self.ended(now, id, answer).map(|done| Effect::Settle(vec![done])));
+            }
+            Event::Unreadable { id, reason } => {
+                let report = Report::not_sent(reason);
+                let answer =
+                    conclude::Answer { key: String::new(), report, line: None, latency_ms: 0 };
+                effects.extend(self.ended(now, id, answer).map(|done| Effect::Settle(vec![done])));
+            }
+            Event::Settled(items) => items.into_iter().for_each(|item| self.settled(item)),
+            Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
+            Event::Swept(batch) => {
+                if let Some(job) = self.jobs.get_mut(&batch) {
+                    job.setup.remaining = 0;
+                    job.closing = false;
+                }
+            }
+            Event::Closed(batch) => {
+                self.jobs.remove(&batch);
+            }
+            Event::Sealed { project, before } => {
+                if let Some(project) = self.projects.get_mut(&project) {
+                    project.sealing = false;
+                    if before.is_some() {
+                        project.sealed_before = before;
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, setup: BatchSetup) {
+        let lane = self.lanes.get_mut(&setup.bucket).expect("a batch's bucket has a lane");
+        if setup.stopped.is_none() {
+            lane.order.insert((setup.priority, setup.id));
+        }
+        let job = Job {
+            cursor: 0,
+            loading: false,
+            exhausted: false,
+            ready: std::collections::VecDeque::new(),
+            retries: BTreeMap::new(),
+            open: 0,
+            hopeless: 0,
+            closing: false,
+            setup,
+        };
+        self.jobs.entry(job.setup.id).or_insert(job);
+    }
+
+    fn loaded(&mut self, batch: BatchId, items: Vec<QueuedItem>) {
+        let Some(job) = self.jobs.get_mut(&batch) else { return };
+        job.loading = false;
+        job.exhausted = items.len() < caps::READY_PAGE;
+        if let Some(last) = items.last() {
+            job.cursor = last.id;
+        }
+        for item in items {
+            if item.not_before > UnixMs(0) {
+                job.retries.insert((item.not_before, item.id), item);
+            } else {
+                job.ready.push_back(item);
+            }
+        }
+    }
+
+    fn send_order(&self, id: AttemptId) -> Option<Effect> {
+        let flight = self.flights.get(&id)?;
+        let job = self.jobs.get(&flight.batch)?;
+        Some(Effect::Send(super::state::SendOrder {
+            id,
+            item: flight.item.clone(),
+            project: flight.project,
+            key: flight.key,
+            model: job.setup.model.clone(),
+        }))
+    }
+
+    /// Takes back a reservation that was not written: as if it had never been.
+    fn unreserve(&mut self, id: AttemptId) {
+        self.gate.void(id);
+        let Some(flight) = self.flights.remove(&id) else { return };
+        self.landed(id, &flight);
+        if let Some(job) = self.jobs.get_mut(&flight.batch) {
+            job.open -= 1;
+            job.ready.push_front(flight.item);
+        }
+    }
+
+    /// The request got through to the endpoint.
+    fn reached(&mut self, id: AttemptId) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        if !project.link.proven {
+            project.link = super::state::Link { proven: true, ..Default::default() };
+        }
+    }
+
+    /// Frees what an attempt held besides quota.
+    pub(super) fn landed(&mut self, id: AttemptId, flight: &Flight) {
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        project.in_flight -= 1;
+        if project.link.probe == Some(id) {
+            project.link.probe = None;
+        }
+        let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
+        lane.in_flight -= 1;
+    }
+
+    fn ended(&mut self, now: Now, id: AttemptId, answer: conclude::Answer) -> Option<Settlement> {
+        let flight = self.flights.remove(&id)?;
+        self.landed(id, &flight);
+        let conclusion = self.conclude(now, id, &flight, answer);
+        self.settling.insert(flight.item.id, conclusion.settling);
+        Some(conclusion.settlement)
+    }
+
+    fn settled(&mut self, item: i64) {
+        let Some(settling) = self.settling.remove(&item) else { return };
+        let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
+        job.open -= 1;
+        match settling.state {
+            ItemState::Queued if settling.keeps_place => job.ready.push_front(settling.item),
+            ItemState::Queued => {
+                let item = settling.item;
+                job.retries.insert((item.not_before, item.id), item);
+            }
+            ItemState::Succeeded => {
+                job.setup.succeeded += 1;
+                job.setup.remaining -= 1;
+            }
+            ItemState::Failed | ItemState::Cancelled => job.setup.remaining -= 1,
+            ItemState::Held => {}
+        }
+    }
+
+    /// Stops a batch: nothing more of it is started, and what is under way settles.
+    pub(super) fn stop(&mut self, batch: BatchId, reason: String, cancelled: bool) {
+        let Some(job) = self.jobs.get_mut(&batch) else { return };
+        if job.setup.stopped.is_none() {
+            job.setup.stopped = Some((reason, cancelled));
+        }
+        job.ready.clear();
+        job.retries.clear();
+        if let Some(lane) = self.lanes.get_mut(&job.setup.bucket) {
+            lane.order.remove(&(job.setup.priority, batch));
+        }
+    }
+
+    fn pause_for_store(&mut self, now: Now, reason: String) {
+        self.store_pause = Some((now.boot.plus(caps::STORE_PAUSE_MS), reason));
+    }
+
+    /// Every bucket as it stands at `now`, with the numbers that admission uses.
+    pub fn buckets(&mut self, now: Now) -> Vec<BucketView> {
+        let ids: Vec<_> = self.lanes.keys().copied().collect();
+        ids.into_iter()
+            .map(|id| {
+                let limits = self.gate.state(id, now);
+                let lane = &self.lanes[&id];
+                let at = |until: BootMs| now.wall_at(until);
+                BucketView {
+                    id,
+                    project: self.projects[&lane.project].name.clone(),
+                    group: lane.model_group.clone(),
+                    limits,
+                    in_flight: lane.in_flight,
+                    wait: lane.wait.clone().map(|(until, reason)| (at(until), reason)),
+                    blocked: self
+                        .gate
+                        .blocked(id)
+                        .map(|(until, reason)| (at(until), reason.to_owned())),
+                    learning: lane.learning.is_some(),
+                }
+            })
+            .collect()
+    }
+
+    /// Every project's health.
+    #[must_use]
+    pub fn projects(&self) -> Vec<ProjectView> {
+        let view = |project: &Project| ProjectView {
+            name: project.name.clone(),
+            unreachable: project.link.until.as_ref().map(|(_, reason)| reason.clone()),
+            keys_aside: project
+                .keys
+                .iter()
+                .filter_map(|key| Some((key.name.clone(), key.aside.as_ref()?.1.clone())))
+                .collect(),
+            held: project.held.as_ref().map(|(_, reason)| reason.clone()),
+        };
+        self.projects.values().map(view).collect()
+    }
+
+    /// Why the next item of a batch waits, and until when at the earliest; `None` when it is not
+    /// known to wait.
+    #[must_use]
+    pub fn why(&self, batch: BatchId, now: Now) -> Option<(UnixMs, String)> {
+        let job = self.jobs.get(&batch)?;
+        if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
+            return Some((at, "not before the time that the batch asks for".to_owned()));
+        }
+        let lane = self.lanes.get(&job.setup.bucket)?;
+        let (until, reason) = lane.wait.as_ref()?;
+        Some((now.wall_at(*until), reason.clone()))
+    }
+}

@@ -1,0 +1,21 @@
+//! The one loop: closed [`Event`]s in, closed [`Effect`]s out.
+//!
+//! [`Engine::step`] decides and does no I/O; [`run`] executes what it decided and makes no choices.
+//! The files: [`plan`] starts what may go, [`conclude`] turns an answer into what is written,
+//! [`start`] rebuilds the state from the ledger, [`intake`] turns dropped files into batches,
+//! [`export`] turns finished batches into results files.
+
+mod conclude;
+mod core;
+pub mod export;
+pub mod intake;
+mod plan;
+pub mod run;
+pub mod start;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use core::Engine;
+pub use state::{BatchSetup, BucketView, Effect, Event, ProjectView, SendOrder};

@@ -1,0 +1,296 @@
+//! Starting what may go: first in, first out within a priority, one queue a bucket.
+
+use super::core::Engine;
+use super::state::{Effect, Flight, Project};
+use crate::caps;
+use crate::gate::admit::{BucketId, Verdict};
+use crate::gate::units::{BootMs, Now, UnixMs, Weights};
+use crate::gate::window::{AttemptId, DELTA_MS};
+use crate::store::{BatchId, NewAttempt, QueuedItem};
+
+/// What a lane's queue offers next.
+enum Next {
+    /// An item, and whether it comes from the retries.
+    Item(BatchId, QueuedItem),
+    /// The next page has to be read first.
+    Load(BatchId),
+    /// Nothing before this instant.
+    Later(UnixMs, &'static str),
+    /// Nothing at all.
+    Empty,
+}
+
+impl Engine {
+    /// Orders everything that may go at `now` and notes when to look again.
+    pub(super) fn plan(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.wake = None;
+        let mut reservations = Vec::new();
+        let lanes: Vec<_> = self.lanes.keys().copied().collect();
+        for lane in lanes {
+            self.plan_lane(now, lane, &mut reservations, effects);
+        }
+        if !reservations.is_empty() {
+            effects.push(Effect::Reserve(reservations));
+        }
+        self.plan_endings(effects);
+        self.plan_seals(now, effects);
+    }
+
+    fn plan_lane(
+        &mut self,
+        now: Now,
+        id: BucketId,
+        reservations: &mut Vec<NewAttempt>,
+        effects: &mut Vec<Effect>,
+    ) {
+        loop {
+            let wait = match self.next_item(id, now) {
+                Next::Empty => None,
+                Next::Load(batch) => {
+                    let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+                    if !job.loading {
+                        job.loading = true;
+                        effects.push(Effect::Load { batch, after: job.cursor });
+                    }
+                    None
+                }
+                Next::Later(at, reason) => Some((now.boot_at(at), reason.to_owned())),
+                Next::Item(batch, item) => match self.hindrance(id, now) {
+                    Some(wait) => Some(wait),
+                    None => {
+                        let need = weights(&item);
+                        match self.gate.check(id, &need, now) {
+                            Verdict::Fits => {
+                                self.take(batch, &item);
+                                reservations.push(self.start(now, id, batch, item, need));
+                                continue;
+                            }
+                            Verdict::Never(never) => {
+                                self.take(batch, &item);
+                                effects.push(self.refuse(batch, item, never.to_string()));
+                                continue;
+                            }
+                            Verdict::Wait(wait) => Some((wait.until, wait.because.to_string())),
+                        }
+                    }
+                },
+            };
+            if let Some((until, _)) = &wait {
+                self.wake_at(*until);
+            }
+            self.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
+            return;
+        }
+    }
+
+    /// The next item of a lane in order, without taking it.
+    fn next_item(&self, id: BucketId, now: Now) -> Next {
+        let mut later: Option<(UnixMs, &'static str)> = None;
+        let mut note = |at: UnixMs, reason| {
+            if later.is_none_or(|(known, _)| at < known) {
+                later = Some((at, reason));
+            }
+        };
+        for (_, batch) in &self.lanes[&id].order {
+            let job = &self.jobs[batch];
+            if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
+                note(at, "the batch asks not to be sent before");
+                continue;
+            }
+            if let Some((&(at, _), item)) = job.retries.first_key_value() {
+                if at <= now.wall {
+                    return Next::Item(*batch, item.clone());
+                }
+                note(at, "waits to be tried again");
+            }
+            if job.retries.len() >= caps::RETRY_WAITING_MAX {
+                continue;
+            }
+            if let Some(item) = job.ready.front() {
+                return Next::Item(*batch, item.clone());
+            }
+            if !job.exhausted {
+                return Next::Load(*batch);
+            }
+        }
+        later.map_or(Next::Empty, |(at, reason)| Next::Later(at, reason))
+    }
+
+    /// What besides quota keeps a lane from starting anything.
+    fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
+        // Long enough that only events, not time, end such a wait.
+        let open_end = now.boot.plus(caps::TICK_MAX_MS);
+        if self.draining {
+            return Some((open_end, "the daemon is stopping".to_owned()));
+        }
+        if let Some((until, reason)) = self.store_pause.clone() {
+            if until > now.boot {
+                return Some((until, reason));
+            }
+            self.store_pause = None;
+        }
+        let lane = &self.lanes[&id];
+        if let Some(learning) = &lane.learning
+            && lane.in_flight >= learning.at_once
+        {
+            let reason = format!("its limits are not known: {} at once so far", learning.at_once);
+            return Some((open_end, reason));
+        }
+        let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
+        project.hindrance(now, open_end)
+    }
+
+    fn start(
+        &mut self,
+        now: Now,
+        bucket: BucketId,
+        batch: BatchId,
+        item: QueuedItem,
+        est: Weights,
+    ) -> NewAttempt {
+        let id = self.next_attempt;
+        self.next_attempt = AttemptId(id.0 + 1);
+        let day_lo = self.gate.reserve(id, bucket, est, now).to_string();
+        let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
+        lane.in_flight += 1;
+        let project_id = lane.project;
+        let project = self.projects.get_mut(&project_id).expect("a lane has a project");
+        let key = project.take_turn(id, now);
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        job.open += 1;
+        let attempt = NewAttempt {
+            id,
+            item_id: Some(item.id),
+            project_id,
+            bucket_id: bucket,
+            model: job.setup.model.clone(),
+            key_name: project.keys[key].name.clone(),
+            tenant: job.setup.tenant.clone(),
+            s_wall: now.wall,
+            s_boot: now.boot,
+            day_lo,
+            est,
+        };
+        self.flights.insert(id, Flight { batch, bucket, project: project_id, key, item, est });
+        attempt
+    }
+
+    fn refuse(&mut self, batch: BatchId, item: QueuedItem, reason: String) -> Effect {
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        job.open += 1;
+        let settling = super::state::Settling {
+            batch,
+            item: item.clone(),
+            state: crate::store::ItemState::Failed,
+            keeps_place: false,
+        };
+        self.settling.insert(item.id, settling);
+        Effect::Refuse { item, reason }
+    }
+
+    fn take(&mut self, batch: BatchId, item: &QueuedItem) {
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        if job.retries.remove(&(item.not_before, item.id)).is_none() {
+            job.ready.pop_front();
+        }
+    }
+
+    /// Ends the batches that are over: sweeps the stopped, finishes the answered.
+    fn plan_endings(&mut self, effects: &mut Vec<Effect>) {
+        for (id, job) in &mut self.jobs {
+            if job.closing || job.open > 0 || job.loading {
+                continue;
+            }
+            if job.setup.remaining == 0 {
+                job.closing = true;
+                let lane = self.lanes.get_mut(&job.setup.bucket).expect("a batch has a lane");
+                lane.order.remove(&(job.setup.priority, *id));
+                effects.push(Effect::Finish(*id));
+            } else if let Some((reason, cancelled)) = job.setup.stopped.clone() {
+                job.closing = true;
+                effects.push(Effect::Sweep { batch: *id, reason, cancelled });
+            }
+        }
+    }
+
+    /// Seals the days that are over, once nothing of them is open.
+    fn plan_seals(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        for (id, project) in &mut self.projects {
+            let today = project.day.span_at(now.wall.to_utc());
+            if project.sealing || project.sealed_before.is_some_and(|day| day >= today.key) {
+                let end = now.boot_at(UnixMs::from(today.end));
+                self.wake = Some(self.wake.map_or(end, |wake| wake.min(end)));
+            } else if project.in_flight == 0 {
+                project.sealing = true;
+                effects.push(Effect::Seal { project: *id, today: today.key });
+            }
+        }
+    }
+
+    fn wake_at(&mut self, at: BootMs) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}
+
+impl Project {
+    fn hindrance(&mut self, now: Now, open_end: BootMs) -> Option<(BootMs, String)> {
+        if let Some((until, reason)) = self.held.clone() {
+            if until > now.boot {
+                return Some((until, reason));
+            }
+            self.held = None;
+        }
+        if self.in_flight >= self.max_in_flight {
+            let reason = format!("{} requests are in flight (max_in_flight)", self.in_flight);
+            return Some((open_end, reason));
+        }
+        if !self.link.proven {
+            if let Some((until, reason)) = self.link.until.clone().filter(|wait| wait.0 > now.boot)
+            {
+                return Some((until, reason));
+            }
+            if self.link.probe.is_some() {
+                let until = now.boot.plus(DELTA_MS);
+                return Some((until, "one request goes first to try the endpoint".to_owned()));
+            }
+        }
+        let healthy = |key: &super::state::Key| {
+            key.aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
+        };
+        if !self.keys.iter().any(healthy) {
+            let soonest = self.keys.iter().filter_map(|key| key.aside.clone()).min();
+            let (until, reason) = soonest.unwrap_or((open_end, "no key".to_owned()));
+            return Some((until, format!("every key of {} is set aside: {reason}", self.name)));
+        }
+        if self.second.until(now.boot) < 1_000 && self.started >= self.starts_per_second {
+            let reason = format!("{} requests were started this second", self.started);
+            return Some((self.second.plus(1_000), reason));
+        }
+        None
+    }
+
+    /// Counts one start and says which key it uses: the next healthy one, round robin.
+    fn take_turn(&mut self, id: AttemptId, now: Now) -> usize {
+        if self.second.until(now.boot) >= 1_000 {
+            self.second = now.boot;
+            self.started = 0;
+        }
+        self.started += 1;
+        self.in_flight += 1;
+        if !self.link.proven {
+            self.link.probe = Some(id);
+        }
+        let count = self.keys.len();
+        let healthy = |key: &usize| {
+            self.keys[*key].aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
+        };
+        let turn = (0..count).map(|step| (self.next_key + step) % count);
+        let key = turn.into_iter().find(healthy).unwrap_or(self.next_key % count);
+        self.next_key = (key + 1) % count;
+        key
+    }
+}
+
+fn weights(item: &QueuedItem) -> Weights {
+    Weights { requests: 1, input_tokens: item.input_tokens, images: item.images }
+}

@@ -1,0 +1,297 @@
+//! What the engine knows, what it is told and what it orders.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chrono::NaiveDate;
+
+use crate::calendar::QuotaDay;
+use crate::gate::admit::{BucketId, LimitState};
+use crate::gate::units::{BootMs, UnixMs, Weights};
+use crate::gate::window::AttemptId;
+use crate::store::{BatchId, ItemState, NewAttempt, QueuedItem, Settlement};
+use crate::upstream::Report;
+
+/// Everything that can happen to the engine.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// A batch may be sent.
+    BatchOpened(Box<BatchSetup>),
+    /// A page of a batch's queue.
+    Loaded {
+        /// Whose.
+        batch: BatchId,
+        /// In order; empty at the queue's end.
+        items: Vec<QueuedItem>,
+    },
+    /// A page could not be read.
+    LoadFailed(BatchId),
+    /// Reservations are durable.
+    Reserved(Vec<AttemptId>),
+    /// Reservations were not written.
+    ReserveFailed {
+        /// Which.
+        ids: Vec<AttemptId>,
+        /// Why.
+        reason: String,
+    },
+    /// The transport has taken the last byte of the request.
+    BodySent(AttemptId),
+    /// The status line has come.
+    Headers(AttemptId),
+    /// The attempt is over.
+    Ended {
+        /// Which.
+        id: AttemptId,
+        /// The item's key in its job file.
+        key: String,
+        /// What came of it.
+        report: Box<Report>,
+        /// The results line, if it was answered.
+        line: Option<String>,
+        /// From sending to the end.
+        latency_ms: u64,
+    },
+    /// The item's line could not be read from the accepted file: nothing was sent.
+    Unreadable {
+        /// Which.
+        id: AttemptId,
+        /// Why.
+        reason: String,
+    },
+    /// Ends are durable.
+    Settled(Vec<i64>),
+    /// A batch's queued items shall not be sent.
+    Stop {
+        /// Which.
+        batch: BatchId,
+        /// Why.
+        reason: String,
+        /// Whether the user said so.
+        cancelled: bool,
+    },
+    /// A stopped batch has no queued item left.
+    Swept(BatchId),
+    /// A batch is over and its results are durable.
+    Closed(BatchId),
+    /// The days of a project before this one are sealed, or not yet.
+    Sealed {
+        /// Which.
+        project: i64,
+        /// Up to which day, not included; `None` when an open attempt stood in the way.
+        before: Option<NaiveDate>,
+    },
+    /// Start nothing new.
+    Drain,
+}
+
+/// Everything the engine can order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read the next page of a batch's queue.
+    Load {
+        /// Whose.
+        batch: BatchId,
+        /// After which item.
+        after: i64,
+    },
+    /// Make reservations durable, then say so.
+    Reserve(Vec<NewAttempt>),
+    /// Send a request whose reservation is durable.
+    Send(SendOrder),
+    /// Make ends durable; this must not fail.
+    Settle(Vec<Settlement>),
+    /// Fail an item that can never be sent, with the reason in its results line.
+    Refuse {
+        /// Which.
+        item: QueuedItem,
+        /// Why.
+        reason: String,
+    },
+    /// Move a stopped batch's queued items to their end.
+    Sweep {
+        /// Which.
+        batch: BatchId,
+        /// Why.
+        reason: String,
+        /// Whether the user said so.
+        cancelled: bool,
+    },
+    /// Write a batch's results.
+    Finish(BatchId),
+    /// Seal the days of a project before `today`.
+    Seal {
+        /// Which.
+        project: i64,
+        /// The day that goes on.
+        today: NaiveDate,
+    },
+}
+
+/// One request to send.
+#[derive(Clone, Debug)]
+pub struct SendOrder {
+    /// The reserved attempt.
+    pub id: AttemptId,
+    /// The item whose line it carries.
+    pub item: QueuedItem,
+    /// Whose endpoint.
+    pub project: i64,
+    /// Which of its keys.
+    pub key: usize,
+    /// The model.
+    pub model: String,
+}
+
+/// A batch as the engine needs it.
+#[derive(Clone, Debug)]
+pub struct BatchSetup {
+    /// The row id.
+    pub id: BatchId,
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// The model.
+    pub model: String,
+    /// The tenant.
+    pub tenant: String,
+    /// 0 high, 1 normal, 2 low.
+    pub priority: u8,
+    /// What to do with an item whose attempt was cut off.
+    pub in_doubt: crate::formats::InDoubt,
+    /// Nothing is sent before this.
+    pub not_before: Option<UnixMs>,
+    /// Items that have not come to their end.
+    pub remaining: u64,
+    /// Items that were answered.
+    pub succeeded: u64,
+    /// Why nothing of it is sent any more, and whether the user said so.
+    pub stopped: Option<(String, bool)>,
+}
+
+/// A project as the engine needs it.
+#[derive(Clone, Debug)]
+pub(super) struct Project {
+    pub(super) name: String,
+    pub(super) keys: Vec<Key>,
+    pub(super) next_key: usize,
+    pub(super) link: Link,
+    pub(super) max_in_flight: u32,
+    pub(super) in_flight: u32,
+    pub(super) starts_per_second: u32,
+    pub(super) second: BootMs,
+    pub(super) started: u32,
+    pub(super) held: Option<(BootMs, String)>,
+    pub(super) day: QuotaDay,
+    pub(super) sealed_before: Option<NaiveDate>,
+    pub(super) sealing: bool,
+}
+
+/// One of a project's keys.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) refused: u32,
+    pub(super) aside: Option<(BootMs, String)>,
+}
+
+/// Whether a project's endpoint can be reached. Until a request got through, one goes first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    pub(super) proven: bool,
+    pub(super) failures: u32,
+    pub(super) until: Option<(BootMs, String)>,
+    pub(super) probe: Option<AttemptId>,
+}
+
+/// The queue of one bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub(super) project: i64,
+    pub(super) model_group: String,
+    /// Batches by priority, then age.
+    pub(super) order: BTreeSet<(u8, BatchId)>,
+    /// Requests at once, for a model whose limits nobody knows.
+    pub(super) learning: Option<Learning>,
+    pub(super) in_flight: u32,
+    /// 429s without a quota's name, one after another.
+    pub(super) unexplained: u32,
+    pub(super) wait: Option<(BootMs, String)>,
+}
+
+/// Additive increase, multiplicative decrease.
+#[derive(Clone, Debug)]
+pub(super) struct Learning {
+    pub(super) at_once: u32,
+    pub(super) good: u32,
+}
+
+/// A batch in work.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) setup: BatchSetup,
+    pub(super) cursor: i64,
+    pub(super) loading: bool,
+    pub(super) exhausted: bool,
+    pub(super) ready: VecDeque<QueuedItem>,
+    pub(super) retries: BTreeMap<(UnixMs, i64), QueuedItem>,
+    /// Attempts that are not settled durably, and refusals under way.
+    pub(super) open: u32,
+    pub(super) hopeless: u32,
+    pub(super) closing: bool,
+}
+
+/// An attempt between its reservation and its settlement.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    pub(super) batch: BatchId,
+    pub(super) bucket: BucketId,
+    pub(super) project: i64,
+    pub(super) key: usize,
+    pub(super) item: QueuedItem,
+    pub(super) est: Weights,
+}
+
+/// What is done with an item once its settlement is durable.
+#[derive(Clone, Debug)]
+pub(super) struct Settling {
+    pub(super) batch: BatchId,
+    pub(super) item: QueuedItem,
+    pub(super) state: ItemState,
+    /// Back at the head of its queue: it lost nothing but time.
+    pub(super) keeps_place: bool,
+}
+
+/// A bucket as reports show it.
+#[derive(Clone, Debug)]
+pub struct BucketView {
+    /// Which.
+    pub id: BucketId,
+    /// The project's name.
+    pub project: String,
+    /// The quota group.
+    pub group: String,
+    /// Every limit as it stands.
+    pub limits: Vec<LimitState>,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Until when and why its next item waits.
+    pub wait: Option<(UnixMs, String)>,
+    /// Until when and why the provider's no shuts it.
+    pub blocked: Option<(UnixMs, String)>,
+    /// Whether its limits are not known yet.
+    pub learning: bool,
+}
+
+/// A project as reports show it.
+#[derive(Clone, Debug)]
+pub struct ProjectView {
+    /// Its name.
+    pub name: String,
+    /// Why its endpoint cannot be reached, if so.
+    pub unreachable: Option<String>,
+    /// Keys that are set aside, with the reason.
+    pub keys_aside: Vec<(String, String)>,
+    /// Why it is held, if so.
+    pub held: Option<String>,
+}

@@ -1,0 +1,111 @@
+//! Use by quota day: never reset, only keyed by another day.
+//!
+//! An attempt is charged to every quota day that it may have been counted on. While it is open that
+//! is every day up to the present one.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+
+use super::units::{Metric, Now, UnixMs, Weights};
+use super::window::AttemptId;
+use crate::calendar::{DaySpan, QuotaDay};
+
+/// How far the provider's clock may be from ours at a day's edge, in milliseconds.
+pub const DAY_EDGE_MS: u64 = 2_000;
+
+/// How long after a day's start a bucket stays shut when the day before had run out.
+pub const DAY_GRACE_MS: u64 = 30_000;
+
+/// The quota days that one attempt is charged to, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayCharge {
+    /// The first day.
+    pub lo: NaiveDate,
+    /// The last day; `lo` again for nearly every attempt.
+    pub hi: NaiveDate,
+}
+
+/// Use by day of one bucket, for every metric, whether or not a limit asks.
+#[derive(Clone, Debug)]
+pub(super) struct DayUse {
+    zone: QuotaDay,
+    cached: Option<DaySpan>,
+    settled: BTreeMap<NaiveDate, Weights>,
+    open: BTreeMap<AttemptId, Weights>,
+}
+
+impl DayUse {
+    pub(super) fn new(zone: QuotaDay) -> Self {
+        Self { zone, cached: None, settled: BTreeMap::new(), open: BTreeMap::new() }
+    }
+
+    /// The quota day that holds `at`.
+    pub(super) fn span(&mut self, at: UnixMs) -> DaySpan {
+        let time = at.to_utc();
+        match &self.cached {
+            Some(span) if span.start <= time && time < span.end => span.clone(),
+            _ => {
+                let span = self.zone.span_at(time);
+                self.cached = Some(span.clone());
+                span
+            }
+        }
+    }
+
+    /// What counts against the day `key`: all that was charged to it and all that is open.
+    pub(super) fn used(&self, key: NaiveDate, metric: Metric) -> u64 {
+        self.settled.get(&key).map_or(0, |weights| weights.get(metric)) + self.reserved(metric)
+    }
+
+    /// What open attempts hold.
+    pub(super) fn reserved(&self, metric: Metric) -> u64 {
+        self.open.values().map(|weights| weights.get(metric)).sum()
+    }
+
+    /// The first day an attempt reserved at `now` may count on.
+    pub(super) fn first_day(&self, now: Now) -> NaiveDate {
+        self.zone.span_at(now.wall.minus(DAY_EDGE_MS).to_utc()).key
+    }
+
+    pub(super) fn enter(&mut self, id: AttemptId, weights: Weights) {
+        self.open.insert(id, weights);
+    }
+
+    /// Charges a settled attempt to its days and returns them. `until` is the upper bound of the
+    /// instant at which it was counted.
+    pub(super) fn settle(
+        &mut self,
+        id: AttemptId,
+        lo: NaiveDate,
+        until: UnixMs,
+        actual: Weights,
+    ) -> DayCharge {
+        self.open.remove(&id);
+        let hi = self.zone.span_at(until.plus(DAY_EDGE_MS).to_utc()).key.max(lo);
+        let charge = DayCharge { lo, hi };
+        self.charge(charge, actual);
+        charge
+    }
+
+    pub(super) fn remove(&mut self, id: AttemptId) {
+        self.open.remove(&id);
+    }
+
+    /// Adds what the ledger says was used, at start.
+    pub(super) fn charge(&mut self, charge: DayCharge, weights: Weights) {
+        let mut days = vec![charge.lo];
+        if charge.hi != charge.lo {
+            days.extend(charge.lo.iter_days().skip(1).take_while(|day| *day <= charge.hi));
+        }
+        for day in days {
+            let sum = self.settled.entry(day).or_default();
+            sum.requests = sum.requests.saturating_add(weights.requests);
+            sum.input_tokens = sum.input_tokens.saturating_add(weights.input_tokens);
+            sum.images = sum.images.saturating_add(weights.images);
+        }
+        while self.settled.len() > 4 {
+            self.settled.pop_first();
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! The ledger: an attempt is inserted before its first byte leaves and updated once.
+
+use serde::Serialize;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::error::StoreError;
+use crate::gate::admit::BucketId;
+use crate::gate::day::DayCharge;
+use crate::gate::units::{BootMs, UnixMs, Weights};
+use crate::gate::window::AttemptId;
+
+/// A reservation to be made durable.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewAttempt {
+    /// The row id.
+    pub id: AttemptId,
+    /// The batch item it is for; `None` for other traffic.
+    pub item_id: Option<i64>,
+    /// Whose quota.
+    pub project_id: i64,
+    /// Which of its quotas.
+    pub bucket_id: BucketId,
+    /// The model that the request names.
+    pub model: String,
+    /// The key's name.
+    pub key_name: String,
+    /// Who fairness is between.
+    pub tenant: String,
+    /// When, by the wall clock.
+    pub s_wall: UnixMs,
+    /// When, by `CLOCK_BOOTTIME`.
+    pub s_boot: BootMs,
+    /// The first quota day that it may count on.
+    pub day_lo: String,
+    /// What it takes from each dimension.
+    pub est: Weights,
+}
+
+/// How an attempt ended. The numbers are the `state` column's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "i64")]
+pub enum AttemptEnd {
+    /// Answered with a 200.
+    Ok,
+    /// Refused for a reason other than quota.
+    Failed,
+    /// Refused with a 429.
+    Throttled,
+    /// Nothing of it was sent.
+    Aborted,
+    /// Whether it was answered is unknown.
+    InDoubt,
+}
+
+impl From<AttemptEnd> for i64 {
+    fn from(end: AttemptEnd) -> Self {
+        match end {
+            AttemptEnd::Ok => 1,
+            AttemptEnd::Failed => 2,
+            AttemptEnd::Throttled => 3,
+            AttemptEnd::Aborted => 4,
+            AttemptEnd::InDoubt => 5,
+        }
+    }
+}
+
+/// Token counts as the provider reported them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tokens {
+    /// All input, cached part included.
+    pub prompt: u64,
+    /// The cached part of the input.
+    pub cached: u64,
+    /// Output without thoughts.
+    pub output: u64,
+    /// Thoughts.
+    pub thought: u64,
+    /// Input added by server-side tools.
+    pub tool: u64,
+    /// The provider's total.
+    pub total: u64,
+    /// The usage object as received.
+    pub raw: Option<String>,
+}
+
+/// The end of one attempt.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndedAttempt {
+    /// Which.
+    pub id: AttemptId,
+    /// How.
+    pub end: AttemptEnd,
+    /// The latest instant at which the provider can have counted it.
+    pub u_wall: UnixMs,
+    /// The same by `CLOCK_BOOTTIME`.
+    pub u_boot: BootMs,
+    /// The last quota day that it may count on.
+    pub day_hi: String,
+    /// What it really took from each dimension.
+    pub act: Weights,
+    /// What was reported.
+    pub tokens: Tokens,
+    /// HTTP status, if there was one.
+    pub http_status: Option<u16>,
+    /// The quota that a 429 named.
+    pub quota_id: Option<String>,
+    /// The service tier that answered.
+    pub service_tier: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// From sending to the end of the answer.
+    pub latency_ms: Option<u64>,
+}
+
+/// Where an item goes after an attempt. The numbers are the `state` column's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "i64")]
+pub enum ItemState {
+    /// In the queue.
+    Queued,
+    /// Answered.
+    Succeeded,
+    /// Refused for good.
+    Failed,
+    /// The user said so.
+    Cancelled,
+    /// Waits for a word of the user.
+    Held,
+}
+
+impl From<ItemState> for i64 {
+    fn from(state: ItemState) -> Self {
+        match state {
+            ItemState::Queued => 0,
+            ItemState::Succeeded => 1,
+            ItemState::Failed => 2,
+            ItemState::Cancelled => 3,
+            ItemState::Held => 4,
+        }
+    }
+}
+
+/// An item after an attempt, or after a decision without one.
+#[derive(Clone, Debug, Serialize)]
+pub struct ItemUpdate {
+    /// Which.
+    pub id: i64,
+    /// Its state from here on.
+    pub state: ItemState,
+    /// Attempts that failed on their own account.
+    pub attempts: u32,
+    /// Attempts whose fate is unknown.
+    pub doubts: u32,
+    /// Not to be sent before this.
+    pub not_before: UnixMs,
+    /// Its results line, when it has come to its end.
+    pub line: Option<String>,
+}
+
+/// What is written together when something ended.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The attempt, if there was one.
+    pub attempt: Option<EndedAttempt>,
+    /// The item, if it was a batch's.
+    pub item: Option<ItemUpdate>,
+}
+
+pub(super) async fn insert_attempts(
+    conn: &mut SqliteConnection,
+    rows: &[&NewAttempt],
+) -> Result<(), StoreError> {
+    let json = to_json(rows)?;
+    sqlx::query!(
+        "INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class,
+            state, boot_id, s_wall, s_boot, day_lo, est_requests, est_input_tokens, est_images)
+        SELECT value ->> 'id', value ->> 'item_id', value ->> 'project_id',
+            value ->> 'bucket_id', value ->> 'model', value ->> 'key_name',
+            value ->> 'tenant', 0, 0, (SELECT max(id) FROM boot), value ->> 's_wall',
+            value ->> 's_boot', value ->> 'day_lo', value ->> '$.est.requests',
+            value ->> '$.est.input_tokens', value ->> '$.est.images'
+        FROM jsonb_each(?1)",
+        json
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("reserving"))?;
+    Ok(())
+}
+
+pub(super) async fn apply_settlements(
+    conn: &mut SqliteConnection,
+    rows: &[&Settlement],
+) -> Result<(), StoreError> {
+    let attempts: Vec<_> = rows.iter().filter_map(|row| row.attempt.as_ref()).collect();
+    if !attempts.is_empty() {
+        end_attempts(conn, &attempts).await?;
+    }
+    let items: Vec<_> = rows.iter().filter_map(|row| row.item.as_ref()).collect();
+    if !items.is_empty() {
+        update_items(conn, &items).await?;
+    }
+    Ok(())
+}
+
+async fn end_attempts(
+    conn: &mut SqliteConnection,
+    rows: &[&EndedAttempt],
+) -> Result<(), StoreError> {
+    let json = to_json(rows)?;
+    let done = sqlx::query!(
+        "UPDATE attempt SET state = e.value ->> 'end', u_wall = e.value ->> 'u_wall',
+            u_boot = e.value ->> 'u_boot', day_hi = e.value ->> 'day_hi',
+            act_requests = e.value ->> '$.act.requests',
+            act_input_tokens = e.value ->> '$.act.input_tokens',
+            act_images = e.value ->> '$.act.images',
+            prompt_tokens = e.value ->> '$.tokens.prompt',
+            cached_tokens = e.value ->> '$.tokens.cached',
+            output_tokens = e.value ->> '$.tokens.output',
+            thought_tokens = e.value ->> '$.tokens.thought',
+            tool_tokens = e.value ->> '$.tokens.tool',
+            total_tokens = e.value ->> '$.tokens.total', usage_json = e.value ->> '$.tokens.raw',
+            http_status = e.value ->> 'http_status', quota_id = e.value ->> 'quota_id',
+            service_tier = e.value ->> 'service_tier', error = e.value ->> 'error',
+            latency_ms = e.value ->> 'latency_ms'
+        FROM jsonb_each(?1) AS e
+        WHERE attempt.id = e.value ->> 'id'",
+        json
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("settling"))?;
+    expect_rows("attempt", rows.len(), done.rows_affected())
+}
+
+/// Moves items on, stores their results lines, and keeps their batches' counts.
+pub(super) async fn update_items(
+    conn: &mut SqliteConnection,
+    rows: &[&ItemUpdate],
+) -> Result<(), StoreError> {
+    let json = to_json(rows)?;
+    let done = sqlx::query!(
+        "UPDATE item SET state = e.value ->> 'state', attempts = e.value ->> 'attempts',
+            doubts = e.value ->> 'doubts', not_before = e.value ->> 'not_before'
+        FROM jsonb_each(?1) AS e
+        WHERE item.id = e.value ->> 'id' AND item.state = 0",
+        json
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("moving items on"))?;
+    expect_rows("item", rows.len(), done.rows_affected())?;
+    if rows.iter().all(|row| row.state == ItemState::Queued) {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO result (item_id, line)
+        SELECT value ->> 'id', value ->> 'line' FROM jsonb_each(?1)
+        WHERE value ->> 'line' IS NOT NULL",
+        json
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("storing results"))?;
+    sqlx::query!(
+        "UPDATE batch SET succeeded = batch.succeeded + d.succeeded, failed = batch.failed + d.failed,
+            cancelled = batch.cancelled + d.cancelled
+        FROM (SELECT (value ->> 'id') >> 32 AS batch_id,
+                sum((value ->> 'state') = 1) AS succeeded,
+                sum((value ->> 'state') = 2) AS failed,
+                sum((value ->> 'state') = 3) AS cancelled
+            FROM jsonb_each(?1) GROUP BY 1) AS d
+        WHERE batch.id = d.batch_id",
+        json
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("counting items"))?;
+    Ok(())
+}
+
+/// An attempt that a crash left open.
+#[derive(Clone, Debug)]
+pub struct OpenAttempt {
+    /// The row id.
+    pub id: AttemptId,
+    /// Its item.
+    pub item_id: Option<i64>,
+    /// Its bucket.
+    pub bucket_id: BucketId,
+    /// The first day it counts on.
+    pub day_lo: String,
+    /// What was reserved.
+    pub est: Weights,
+    /// What its item had behind it.
+    pub item_attempts: u32,
+    /// Doubts its item had before.
+    pub item_doubts: u32,
+    /// What its batch wants done: `retry`, `hold` or `fail`.
+    pub policy: String,
+}
+
+/// The attempts that were open when the last daemon ended.
+pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT a.id AS "id!", a.item_id, a.bucket_id, a.day_lo, a.est_requests, a.est_input_tokens,
+            a.est_images, coalesce(i.attempts, 0) AS "attempts!: i64",
+            coalesce(i.doubts, 0) AS "doubts!: i64",
+            coalesce(b.in_doubt, 'fail') AS "policy!: String"
+        FROM attempt AS a
+            LEFT JOIN item AS i ON i.id = a.item_id
+            LEFT JOIN batch AS b ON b.id = a.item_id >> 32
+        WHERE a.state = 0 ORDER BY a.id"#
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading open attempts"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(OpenAttempt {
+                id: AttemptId(row.id),
+                item_id: row.item_id,
+                bucket_id: BucketId(row.bucket_id),
+                day_lo: row.day_lo,
+                est: weights(row.est_requests, row.est_input_tokens, row.est_images)?,
+                item_attempts: small(row.attempts)?,
+                item_doubts: small(row.doubts)?,
+                policy: row.policy,
+            })
+        })
+        .collect()
+}
+
+/// A settled attempt that may still occupy a window.
+#[derive(Clone, Debug)]
+pub struct RecentAttempt {
+    /// The row id.
+    pub id: AttemptId,
+    /// Its bucket.
+    pub bucket_id: BucketId,
+    /// What it took.
+    pub weights: Weights,
+    /// Its bound by the wall clock.
+    pub u_wall: UnixMs,
+    /// Its bound by `CLOCK_BOOTTIME` of its own boot.
+    pub u_boot: BootMs,
+    /// Whether that boot is the present one.
+    pub same_boot: bool,
+}
+
+/// The settled attempts with an id of at least `first`.
+pub(super) async fn recent_attempts(
+    pool: &SqlitePool,
+    first: i64,
+) -> Result<Vec<RecentAttempt>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id!", bucket_id, act_requests AS "requests!", act_input_tokens AS "tokens!",
+            act_images AS "images!", u_wall AS "u_wall!", u_boot AS "u_boot!",
+            (boot_id = (SELECT max(id) FROM boot)) AS "same_boot!: bool"
+        FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4)"#,
+        first
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading recent attempts"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(RecentAttempt {
+                id: AttemptId(row.id),
+                bucket_id: BucketId(row.bucket_id),
+                weights: weights(row.requests, row.tokens, row.images)?,
+                u_wall: UnixMs(row.u_wall),
+                u_boot: BootMs(count("attempt.u_boot", row.u_boot)?),
+                same_boot: row.same_boot,
+            })
+        })
+        .collect()
+}
+
+/// What was charged to quota days, by the settled attempts with an id of at least `first`.
+pub(super) async fn day_charges(
+    pool: &SqlitePool,
+    first: i64,
+) -> Result<Vec<(BucketId, DayCharge, Weights)>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT bucket_id, day_lo, day_hi AS "day_hi!", sum(act_requests) AS "requests!: i64",
+            sum(act_input_tokens) AS "tokens!: i64", sum(act_images) AS "images!: i64"
+        FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4) GROUP BY bucket_id, day_lo, day_hi"#,
+        first
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("summing the day"))?;
+    rows.into_iter()
+        .map(|row| {
+            let charge = DayCharge { lo: day(&row.day_lo)?, hi: day(&row.day_hi)? };
+            let sum = weights(row.requests, row.tokens, row.images)?;
+            Ok((BucketId(row.bucket_id), charge, sum))
+        })
+        .collect()
+}
+
+/// The first attempt reserved at or after `since`, found by halving: ids grow with time. A clock
+/// that was set back can hide rows, so callers ask with slack.
+pub(super) async fn first_attempt_since(
+    pool: &SqlitePool,
+    since: UnixMs,
+) -> Result<i64, StoreError> {
+    let mut low = 0;
+    let mut high = next_attempt(pool).await?.0;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = sqlx::query!(
+            r#"SELECT id AS "id!", s_wall FROM attempt WHERE id >= ?1 ORDER BY id LIMIT 1"#,
+            middle
+        )
+        .fetch_optional(pool)
+        .await
+        .map_err(StoreError::sql("finding a time in the ledger"))?;
+        match row {
+            Some(row) if row.s_wall < since.0 => low = row.id + 1,
+            Some(_) | None => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The id that the next attempt gets.
+pub(super) async fn next_attempt(pool: &SqlitePool) -> Result<AttemptId, StoreError> {
+    let row = sqlx::query!(r#"SELECT coalesce(max(id), 0) AS "id!: i64" FROM attempt"#)
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::sql("reading the ledger's end"))?;
+    Ok(AttemptId(row.id + 1))
+}
+
+/// The latest wall-clock instant in the ledger, with whether any row is of another boot.
+pub(super) async fn last_wall(pool: &SqlitePool) -> Result<Option<(UnixMs, bool)>, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT max(s_wall, coalesce(u_wall, 0)) AS "wall!: i64",
+            boot_id <> (SELECT max(id) FROM boot) AS "other_boot!: bool"
+        FROM attempt ORDER BY id DESC LIMIT 1"#
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::sql("reading the ledger's end"))?;
+    Ok(row.map(|row| (UnixMs(row.wall), row.other_boot)))
+}
+
+pub(super) fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
+    serde_json::to_string(rows)
+        .map_err(|error| StoreError::Inconsistent(format!("a row cannot be written: {error}")))
+}
+
+pub(super) fn expect_rows(table: &str, expected: usize, changed: u64) -> Result<(), StoreError> {
+    if u64::try_from(expected).ok() == Some(changed) {
+        return Ok(());
+    }
+    Err(StoreError::Inconsistent(format!(
+        "{expected} rows of {table} should have changed, and {changed} did"
+    )))
+}
+
+pub(super) fn count(column: &str, value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value)
+        .map_err(|_| StoreError::Inconsistent(format!("{column} is negative: {value}")))
+}
+
+fn small(value: i64) -> Result<u32, StoreError> {
+    u32::try_from(value)
+        .map_err(|_| StoreError::Inconsistent(format!("a counter is out of range: {value}")))
+}
+
+fn weights(requests: i64, input_tokens: i64, images: i64) -> Result<Weights, StoreError> {
+    Ok(Weights {
+        requests: count("attempt.requests", requests)?,
+        input_tokens: count("attempt.input_tokens", input_tokens)?,
+        images: count("attempt.images", images)?,
+    })
+}
+
+fn day(text: &str) -> Result<chrono::NaiveDate, StoreError> {
+    text.parse()
+        .map_err(|_| StoreError::Inconsistent(format!("attempt.day is not a date: {text}")))
+}

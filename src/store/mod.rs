@@ -1,0 +1,344 @@
+//! The only room with SQL: the ledger, the queue, limits and usage on an embedded `SQLite` file.
+//!
+//! [`Store`] is the way in. Writes go to one writer task ([`writer`]): reservations and settlements
+//! share commits in its fast lane, everything else is cut into slices in its bulk lane. Reads go to
+//! a pool that cannot write. To add a query, write one function in the file of its subject and one
+//! method here.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::SqlitePool;
+
+mod connect;
+mod error;
+mod ledger;
+mod limits;
+mod queue;
+mod usage;
+mod writer;
+
+pub(crate) use connect::database_path;
+pub use error::StoreError;
+pub use ledger::{
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, OpenAttempt, RecentAttempt,
+    Settlement, Tokens,
+};
+pub use limits::{GroupSetup, KnownModel, ProjectIds, ProjectSetup};
+pub use queue::{
+    Batch, BatchId, BatchState, ExportItem, NewBatch, NewItem, QueuedItem, Source,
+};
+pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
+
+use crate::gate::admit::BucketId;
+use crate::gate::day::DayCharge;
+use crate::gate::units::{UnixMs, Weights};
+use crate::gate::window::AttemptId;
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The database of one state directory, open for reading and writing. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: writer::Writer,
+    reader: Reader,
+    _lock: std::sync::Arc<connect::Lock>,
+}
+
+/// The database of one state directory, open for reading: also beside a running daemon.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database for the life of a daemon: takes the lock, brings the schema up to date and
+    /// notes the boot.
+    ///
+    /// # Errors
+    /// When another daemon holds the lock, the directory cannot be used, or the database is damaged.
+    pub async fn open(state_dir: &Path, boot_uuid: &str) -> Result<Self, StoreError> {
+        let lock = connect::Lock::take(state_dir)?;
+        let path = database_path(state_dir);
+        let mut conn = connect::writer(&path).await?;
+        MIGRATOR
+            .run(&mut conn)
+            .await
+            .map_err(|source| StoreError::Migrate(std::sync::Arc::new(source)))?;
+        // The newest row is the present boot, also for a database that was on another machine
+        // meanwhile.
+        sqlx::query!(
+            "UPDATE boot SET uuid = uuid || ' (earlier)'
+            WHERE uuid = ?1 AND id < (SELECT max(id) FROM boot)",
+            boot_uuid
+        )
+        .execute(&mut conn)
+        .await
+        .map_err(StoreError::sql("noting the boot"))?;
+        sqlx::query!("INSERT INTO boot (uuid) VALUES (?1) ON CONFLICT DO NOTHING", boot_uuid)
+            .execute(&mut conn)
+            .await
+            .map_err(StoreError::sql("noting the boot"))?;
+        let reader = Reader { pool: connect::readers(&path)? };
+        Ok(Self { writer: writer::Writer::start(path, conn), reader, _lock: lock.into() })
+    }
+
+    /// What may only read.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Makes reservations durable. Returns after the commit.
+    pub async fn reserve(&self, rows: Vec<NewAttempt>) -> Result<(), StoreError> {
+        self.writer.reserve(rows).await
+    }
+
+    /// Makes ends of attempts, and what follows for their items, durable.
+    pub async fn settle(&self, rows: Vec<Settlement>) -> Result<(), StoreError> {
+        self.writer.settle(rows).await
+    }
+
+    /// Enters or updates a project with its buckets, models and limits.
+    pub async fn sync_project(
+        &self,
+        project: ProjectSetup,
+        now: UnixMs,
+    ) -> Result<ProjectIds, StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { limits::sync(conn, &project, now).await }))
+            .await
+    }
+
+    /// Enters a batch whose lines are still to be imported.
+    pub async fn enter_batch(&self, batch: NewBatch) -> Result<BatchId, StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { queue::insert(conn, &batch).await }))
+            .await
+    }
+
+    /// Enters a slice of items; at most a thousand or so, for the lane's sake.
+    pub async fn import_items(&self, items: Vec<NewItem>) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { queue::insert_items(conn, &items).await }))
+            .await
+    }
+
+    /// Ends the import: the batch's items may be sent.
+    pub async fn open_batch(&self, id: BatchId) -> Result<(), StoreError> {
+        self.writer.bulk(move |conn| Box::pin(queue::open(conn, id))).await
+    }
+
+    /// Notes that the same file was dropped again.
+    pub async fn drop_again(&self, id: BatchId) -> Result<(), StoreError> {
+        self.writer.bulk(move |conn| Box::pin(queue::drop_again(conn, id))).await
+    }
+
+    /// Notes that the queued items of a batch will not be sent. False when it was over or stopped.
+    pub async fn stop_batch(&self, id: BatchId, reason: String) -> Result<bool, StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { queue::stop(conn, id, &reason).await }))
+            .await
+    }
+
+    /// Moves every queued item of a stopped batch to its end. None of its attempts may be open.
+    pub async fn sweep_stopped(&self, id: BatchId, cancelled: bool) -> Result<(), StoreError> {
+        while !self
+            .writer
+            .bulk(move |conn| Box::pin(queue::sweep_stopped(conn, id, cancelled)))
+            .await?
+        {}
+        Ok(())
+    }
+
+    /// Ends a batch whose results are durable, and clears them from the database.
+    pub async fn finish_batch(
+        &self,
+        id: BatchId,
+        state: BatchState,
+        at: UnixMs,
+    ) -> Result<(), StoreError> {
+        self.writer.bulk(move |conn| Box::pin(queue::finish(conn, id, state, at))).await?;
+        self.clear(id, false).await
+    }
+
+    /// Clears what was imported of a file, before it is imported again or rejected.
+    pub async fn clear_import(&self, id: BatchId) -> Result<(), StoreError> {
+        self.clear(id, true).await
+    }
+
+    /// Notes why a file is rejected; `finish_batch` follows when it has been moved.
+    pub async fn note_rejection(&self, id: BatchId, reason: String) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { queue::note_rejection(conn, id, &reason).await }))
+            .await
+    }
+
+    /// Seals the quota days of a project before `today`; `None` when one has an open attempt.
+    pub async fn seal_days(
+        &self,
+        project_id: i64,
+        today: chrono::NaiveDate,
+        now: UnixMs,
+    ) -> Result<Option<u64>, StoreError> {
+        let since = match usage::sealed_before(&self.reader.pool, project_id).await? {
+            // A day's slack on each side: zones, and days of 25 hours.
+            Some(day) => day_start(&day).minus(2 * 86_400_000),
+            None => UnixMs(0),
+        };
+        let first = ledger::first_attempt_since(&self.reader.pool, since).await?;
+        let today = today.to_string();
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { usage::seal_days(conn, project_id, &today, first, now).await })
+            })
+            .await
+    }
+
+    async fn clear(&self, id: BatchId, items: bool) -> Result<(), StoreError> {
+        while !self
+            .writer
+            .bulk(move |conn| Box::pin(queue::clear_slice(conn, id, items)))
+            .await?
+        {}
+        Ok(())
+    }
+}
+
+impl Reader {
+    /// Opens the database of a state directory for reading.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { pool: connect::readers(&PathBuf::from(&database_path(state_dir)))? })
+    }
+
+    /// The newest batches, newest first.
+    pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
+        queue::list(&self.pool, limit).await
+    }
+
+    /// The batches that are not finished, oldest first.
+    pub async fn unfinished_batches(&self) -> Result<Vec<Batch>, StoreError> {
+        queue::unfinished(&self.pool).await
+    }
+
+    /// One batch by the id that users see.
+    pub async fn batch_by_uid(&self, uid: &str) -> Result<Option<Batch>, StoreError> {
+        queue::by_uid(&self.pool, uid).await
+    }
+
+    /// One batch by its row id.
+    pub async fn batch(&self, id: BatchId) -> Result<Batch, StoreError> {
+        queue::by_id(&self.pool, id).await
+    }
+
+    /// The next page of a batch's queue.
+    pub async fn queued(
+        &self,
+        id: BatchId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<QueuedItem>, StoreError> {
+        queue::queued(&self.pool, id, after, limit).await
+    }
+
+    /// The next page of a batch's items with their results.
+    pub async fn export(
+        &self,
+        id: BatchId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<ExportItem>, StoreError> {
+        queue::export(&self.pool, id, after, limit).await
+    }
+
+    /// Where an item's line stands in the accepted file: offset and length in bytes.
+    pub async fn line_place(&self, item: i64) -> Result<(u64, u64), StoreError> {
+        queue::line_place(&self.pool, item).await
+    }
+
+    /// How many items of a batch are held.
+    pub async fn held(&self, id: BatchId) -> Result<u64, StoreError> {
+        queue::held(&self.pool, id).await
+    }
+
+    /// An unfinished batch made of the same content under the same name by the same owner.
+    pub async fn same_file(
+        &self,
+        file_name: &str,
+        source: &Source,
+    ) -> Result<Option<(BatchId, String)>, StoreError> {
+        queue::same_file(&self.pool, file_name, source).await
+    }
+
+    /// The batch made of this very drop.
+    pub async fn same_drop(
+        &self,
+        source: &Source,
+    ) -> Result<Option<(BatchId, String)>, StoreError> {
+        queue::same_drop(&self.pool, source).await
+    }
+
+    /// Whether an output name belongs to an unfinished batch.
+    pub async fn name_taken(&self, out_name: &str) -> Result<bool, StoreError> {
+        queue::name_taken(&self.pool, out_name).await
+    }
+
+    /// The attempts that a crash left open.
+    pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
+        ledger::open_attempts(&self.pool).await
+    }
+
+    /// The settled attempts reserved at or after `since`, or a little earlier.
+    pub async fn attempts_since(&self, since: UnixMs) -> Result<Vec<RecentAttempt>, StoreError> {
+        let first = ledger::first_attempt_since(&self.pool, since).await?;
+        ledger::recent_attempts(&self.pool, first).await
+    }
+
+    /// What the attempts reserved at or after `since` charged to quota days.
+    pub async fn day_charges(
+        &self,
+        since: UnixMs,
+    ) -> Result<Vec<(BucketId, DayCharge, Weights)>, StoreError> {
+        let first = ledger::first_attempt_since(&self.pool, since).await?;
+        ledger::day_charges(&self.pool, first).await
+    }
+
+    /// The id that the next attempt gets.
+    pub async fn next_attempt(&self) -> Result<AttemptId, StoreError> {
+        ledger::next_attempt(&self.pool).await
+    }
+
+    /// The latest wall-clock instant in the ledger, and whether it is of another boot.
+    pub async fn last_wall(&self) -> Result<Option<(UnixMs, bool)>, StoreError> {
+        ledger::last_wall(&self.pool).await
+    }
+
+    /// The usage report's sums.
+    pub async fn usage(
+        &self,
+        by: GroupBy,
+        filter: &UsageFilter,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        let first = ledger::first_attempt_since(&self.pool, filter.since).await?;
+        usage::usage(&self.pool, by, filter, first).await
+    }
+
+    /// Every sealed sum, oldest first.
+    pub async fn day_totals(&self) -> Result<Vec<DayTotal>, StoreError> {
+        usage::day_totals(&self.pool).await
+    }
+
+    /// Every model that was ever entered.
+    pub async fn models(&self) -> Result<Vec<KnownModel>, StoreError> {
+        limits::models(&self.pool).await
+    }
+}
+
+fn day_start(day: &str) -> UnixMs {
+    day.parse::<chrono::NaiveDate>()
+        .ok()
+        .and_then(|day| day.and_hms_opt(0, 0, 0))
+        .map_or(UnixMs(0), |time| UnixMs(time.and_utc().timestamp_millis()))
+}

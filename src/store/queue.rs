@@ -1,0 +1,708 @@
+//! The durable queue: batches and their items.
+
+use serde::Serialize;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::error::StoreError;
+use super::ledger::{count, expect_rows, to_json};
+use crate::gate::admit::BucketId;
+use crate::gate::units::UnixMs;
+
+/// Items moved or deleted in one slice of the bulk lane: a few milliseconds.
+const SLICE: i64 = 1000;
+
+/// A batch's row id.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct BatchId(pub i64);
+
+impl BatchId {
+    /// The id of item `number` (1-based) of this batch.
+    #[must_use]
+    pub fn item(self, number: u32) -> i64 {
+        (self.0 << 32) | i64::from(number)
+    }
+
+    /// The batch that an item belongs to.
+    #[must_use]
+    pub fn of_item(item: i64) -> Self {
+        Self(item >> 32)
+    }
+
+    /// Every item id of this batch lies in `[first, end)`.
+    fn range(self) -> (i64, i64) {
+        (self.0 << 32, (self.0 + 1) << 32)
+    }
+}
+
+/// Where a batch stands. The numbers are the `state` column's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchState {
+    /// Its lines are being read; nothing is sent.
+    Importing,
+    /// Its items are sent as the quota allows.
+    Open,
+    /// Every item has come to its end, and at least one succeeded.
+    Done,
+    /// Every item has come to its end, and none succeeded.
+    Failed,
+    /// The user cancelled it.
+    Cancelled,
+    /// Its file was not accepted.
+    Rejected,
+}
+
+impl BatchState {
+    fn parse(value: i64) -> Result<Self, StoreError> {
+        Ok(match value {
+            0 => Self::Importing,
+            1 => Self::Open,
+            2 => Self::Done,
+            3 => Self::Failed,
+            4 => Self::Cancelled,
+            5 => Self::Rejected,
+            _ => return Err(StoreError::Inconsistent(format!("batch.state is {value}"))),
+        })
+    }
+
+    fn number(self) -> i64 {
+        match self {
+            Self::Importing => 0,
+            Self::Open => 1,
+            Self::Done => 2,
+            Self::Failed => 3,
+            Self::Cancelled => 4,
+            Self::Rejected => 5,
+        }
+    }
+
+    /// The word that reports use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Importing => "importing",
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// What identifies a dropped file: the same values mean the same drop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Device.
+    pub dev: i64,
+    /// Inode.
+    pub ino: i64,
+    /// Modification time in nanoseconds.
+    pub mtime_ns: i64,
+    /// Size in bytes.
+    pub bytes: i64,
+    /// Owner.
+    pub uid: i64,
+    /// Hex SHA-256 of the content.
+    pub sha256: String,
+}
+
+/// A batch to be entered.
+#[derive(Clone, Debug)]
+pub struct NewBatch {
+    /// What users see.
+    pub uid: String,
+    /// The dropped file's name.
+    pub file_name: String,
+    /// The name of its outputs.
+    pub out_name: String,
+    /// The job file's dialect.
+    pub dialect: String,
+    /// Whose quota.
+    pub project_id: i64,
+    /// Which of its quotas.
+    pub bucket_id: BucketId,
+    /// The model that its requests name.
+    pub model: String,
+    /// Who fairness is between.
+    pub tenant: String,
+    /// 0 high, 1 normal, 2 low.
+    pub priority: u8,
+    /// `retry`, `hold` or `fail`.
+    pub in_doubt: String,
+    /// Nothing is sent before this.
+    pub not_before: Option<UnixMs>,
+    /// The accepted file.
+    pub source: Source,
+    /// When.
+    pub submitted_at: UnixMs,
+}
+
+/// A batch as it stands.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The row id.
+    pub id: BatchId,
+    /// What users see.
+    pub uid: String,
+    /// The dropped file's name.
+    pub file_name: String,
+    /// The name of its outputs.
+    pub out_name: String,
+    /// The job file's dialect.
+    pub dialect: String,
+    /// The project's row id.
+    pub project_id: i64,
+    /// The project's name.
+    pub project: String,
+    /// Its bucket.
+    pub bucket_id: BucketId,
+    /// The model.
+    pub model: String,
+    /// The tenant.
+    pub tenant: String,
+    /// 0 high, 1 normal, 2 low.
+    pub priority: u8,
+    /// `retry`, `hold` or `fail`.
+    pub in_doubt: String,
+    /// Nothing is sent before this.
+    pub not_before: Option<UnixMs>,
+    /// Where it stands.
+    pub state: BatchState,
+    /// Why queued items will not be sent.
+    pub stopped: Option<String>,
+    /// Hex SHA-256 of its file.
+    pub sha256: String,
+    /// Size of its file.
+    pub source_bytes: u64,
+    /// How often the same file was dropped again.
+    pub dropped_again: u64,
+    /// How many items it has.
+    pub items: u64,
+    /// Of those, answered.
+    pub succeeded: u64,
+    /// Of those, refused for good.
+    pub failed: u64,
+    /// Of those, cancelled.
+    pub cancelled: u64,
+    /// When it was accepted.
+    pub submitted_at: UnixMs,
+    /// When its results were durable.
+    pub finished_at: Option<UnixMs>,
+}
+
+/// An item to be entered.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewItem {
+    /// Its id, by [`BatchId::item`].
+    pub id: i64,
+    /// Where its line starts in the accepted file.
+    pub offset: u64,
+    /// The line's length.
+    pub bytes: u64,
+    /// Input tokens to reserve.
+    pub tokens: u64,
+    /// Images to reserve.
+    pub images: u64,
+    /// 0 queued, or 2 for a bad line that is answered by `line`.
+    pub state: u8,
+    /// The results line of a bad line.
+    pub line: Option<String>,
+}
+
+/// An item that waits to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedItem {
+    /// Its id.
+    pub id: i64,
+    /// Input tokens to reserve.
+    pub input_tokens: u64,
+    /// Images to reserve.
+    pub images: u64,
+    /// Attempts that failed on their own account.
+    pub attempts: u32,
+    /// Attempts whose fate is unknown.
+    pub doubts: u32,
+    /// Not to be sent before this.
+    pub not_before: UnixMs,
+}
+
+macro_rules! batches {
+    ($tail:tt $(, $arg:expr)*) => {
+        sqlx::query!(
+            r#"SELECT b.id, b.uid, b.file_name, b.out_name, b.dialect, b.project_id,
+                p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
+                b.not_before, b.state, b.stopped, b.sha256, b.source_bytes, b.dropped_again,
+                b.items, b.succeeded, b.failed, b.cancelled, b.submitted_at, b.finished_at
+            FROM batch AS b JOIN project AS p ON p.id = b.project_id "# + $tail
+            $(, $arg)*
+        )
+        .map(|row| RawBatch {
+            batch: Batch {
+                id: BatchId(row.id),
+                uid: row.uid,
+                file_name: row.file_name,
+                out_name: row.out_name,
+                dialect: row.dialect,
+                project_id: row.project_id,
+                project: row.project,
+                bucket_id: BucketId(row.bucket_id),
+                model: row.model,
+                tenant: row.tenant,
+                priority: u8::try_from(row.priority).unwrap_or(1),
+                in_doubt: row.in_doubt,
+                not_before: row.not_before.map(UnixMs),
+                state: BatchState::Open,
+                stopped: row.stopped,
+                sha256: row.sha256,
+                source_bytes: u64::try_from(row.source_bytes).unwrap_or(0),
+                dropped_again: u64::try_from(row.dropped_again).unwrap_or(0),
+                items: u64::try_from(row.items).unwrap_or(0),
+                succeeded: u64::try_from(row.succeeded).unwrap_or(0),
+                failed: u64::try_from(row.failed).unwrap_or(0),
+                cancelled: u64::try_from(row.cancelled).unwrap_or(0),
+                submitted_at: UnixMs(row.submitted_at),
+                finished_at: row.finished_at.map(UnixMs),
+            },
+            state: row.state,
+        })
+    };
+}
+
+struct RawBatch {
+    batch: Batch,
+    state: i64,
+}
+
+impl RawBatch {
+    fn checked(self) -> Result<Batch, StoreError> {
+        let state = BatchState::parse(self.state)?;
+        Ok(Batch { state, ..self.batch })
+    }
+}
+
+/// The newest `limit` batches, newest first.
+pub(super) async fn list(pool: &SqlitePool, limit: i64) -> Result<Vec<Batch>, StoreError> {
+    let rows = batches!("ORDER BY b.id DESC LIMIT ?1", limit)
+        .fetch_all(pool)
+        .await
+        .map_err(StoreError::sql("listing batches"))?;
+    rows.into_iter().map(RawBatch::checked).collect()
+}
+
+/// The batches that are not finished, oldest first.
+pub(super) async fn unfinished(pool: &SqlitePool) -> Result<Vec<Batch>, StoreError> {
+    let rows = batches!("WHERE b.state < 2 ORDER BY b.id")
+        .fetch_all(pool)
+        .await
+        .map_err(StoreError::sql("reading unfinished batches"))?;
+    rows.into_iter().map(RawBatch::checked).collect()
+}
+
+/// One batch by the id that users see.
+pub(super) async fn by_uid(pool: &SqlitePool, uid: &str) -> Result<Option<Batch>, StoreError> {
+    let row = batches!("WHERE b.uid = ?1", uid)
+        .fetch_optional(pool)
+        .await
+        .map_err(StoreError::sql("reading a batch"))?;
+    row.map(RawBatch::checked).transpose()
+}
+
+/// One batch by its row id.
+pub(super) async fn by_id(pool: &SqlitePool, id: BatchId) -> Result<Batch, StoreError> {
+    let row = batches!("WHERE b.id = ?1", id.0)
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::sql("reading a batch"))?;
+    row.checked()
+}
+
+pub(super) async fn insert(
+    conn: &mut SqliteConnection,
+    new: &NewBatch,
+) -> Result<BatchId, StoreError> {
+    let s = &new.source;
+    let bucket = new.bucket_id.0;
+    let (not_before, submitted) = (new.not_before.map(|at| at.0), new.submitted_at.0);
+    let done = sqlx::query!(
+        "INSERT INTO batch (uid, file_name, out_name, dialect, project_id, bucket_id, model,
+            tenant, priority, in_doubt, not_before, state, source_dev, source_ino,
+            source_mtime_ns, source_bytes, source_uid, sha256, submitted_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        new.uid,
+        new.file_name,
+        new.out_name,
+        new.dialect,
+        new.project_id,
+        bucket,
+        new.model,
+        new.tenant,
+        new.priority,
+        new.in_doubt,
+        not_before,
+        s.dev,
+        s.ino,
+        s.mtime_ns,
+        s.bytes,
+        s.uid,
+        s.sha256,
+        submitted
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("entering a batch"))?;
+    Ok(BatchId(done.last_insert_rowid()))
+}
+
+pub(super) async fn insert_items(
+    conn: &mut SqliteConnection,
+    rows: &[NewItem],
+) -> Result<(), StoreError> {
+    let json = to_json(rows)?;
+    sqlx::query!(
+        "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state)
+        SELECT value ->> 'id', value ->> 'offset', value ->> 'bytes', value ->> 'tokens',
+            value ->> 'images', value ->> 'state'
+        FROM jsonb_each(?1)",
+        json
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("importing items"))?;
+    if rows.iter().any(|row| row.line.is_some()) {
+        sqlx::query!(
+            "INSERT INTO result (item_id, line)
+            SELECT value ->> 'id', value ->> 'line' FROM jsonb_each(?1)
+            WHERE value ->> 'line' IS NOT NULL",
+            json
+        )
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("storing bad lines' results"))?;
+    }
+    Ok(())
+}
+
+/// Lets the items of an imported batch be sent.
+pub(super) async fn open(conn: &mut SqliteConnection, id: BatchId) -> Result<(), StoreError> {
+    let (first, end) = id.range();
+    let done = sqlx::query!(
+        "UPDATE batch SET state = 1, items = c.items, failed = c.failed
+        FROM (SELECT count(*) AS items, coalesce(sum(state = 2), 0) AS failed FROM item
+            WHERE id >= ?2 AND id < ?3) AS c
+        WHERE batch.id = ?1 AND batch.state = 0",
+        id.0,
+        first,
+        end
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("opening a batch"))?;
+    expect_rows("batch", 1, done.rows_affected())
+}
+
+/// Notes that the same file was dropped again.
+pub(super) async fn drop_again(conn: &mut SqliteConnection, id: BatchId) -> Result<(), StoreError> {
+    let done =
+        sqlx::query!("UPDATE batch SET dropped_again = dropped_again + 1 WHERE id = ?1", id.0)
+            .execute(conn)
+            .await
+            .map_err(StoreError::sql("noting a repeated drop"))?;
+    expect_rows("batch", 1, done.rows_affected())
+}
+
+/// Notes that the queued items of a batch will not be sent. The first reason stays.
+pub(super) async fn stop(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
+        "UPDATE batch SET stopped = ?2 WHERE id = ?1 AND state < 2 AND stopped IS NULL",
+        id.0,
+        reason
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("stopping a batch"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Moves one slice of a stopped batch's queued or held items to their end: failed, or cancelled.
+/// True when none is left. No attempt of the batch may be open.
+pub(super) async fn sweep_stopped(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    cancelled: bool,
+) -> Result<bool, StoreError> {
+    let (first, end) = id.range();
+    let state: i64 = if cancelled { 3 } else { 2 };
+    let queued = sqlx::query!(
+        "UPDATE item SET state = ?3 WHERE id IN
+            (SELECT id FROM item WHERE state = 0 AND id >= ?1 AND id < ?2 LIMIT ?4)",
+        first,
+        end,
+        state,
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("stopping items"))?
+    .rows_affected();
+    let mut moved = i64::try_from(queued).unwrap_or(i64::MAX);
+    let last = moved < SLICE;
+    if last {
+        let held = sqlx::query!(
+            "UPDATE item SET state = ?3 WHERE state = 4 AND id >= ?1 AND id < ?2",
+            first,
+            end,
+            state
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("stopping held items"))?
+        .rows_affected();
+        moved = moved.saturating_add_unsigned(held);
+    }
+    let (failed, stopped) = if cancelled { (0, moved) } else { (moved, 0) };
+    sqlx::query!(
+        "UPDATE batch SET failed = failed + ?2, cancelled = cancelled + ?3 WHERE id = ?1",
+        id.0,
+        failed,
+        stopped
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("counting items"))?;
+    Ok(last)
+}
+
+/// Ends a batch whose results are durable.
+pub(super) async fn finish(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    state: BatchState,
+    at: UnixMs,
+) -> Result<(), StoreError> {
+    let state = state.number();
+    let done = sqlx::query!(
+        "UPDATE batch SET state = ?2, finished_at = ?3 WHERE id = ?1 AND state < 2",
+        id.0,
+        state,
+        at.0
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("finishing a batch"))?;
+    expect_rows("batch", 1, done.rows_affected())
+}
+
+/// Notes why a file was rejected, before its items go.
+pub(super) async fn note_rejection(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!("UPDATE batch SET stopped = ?2 WHERE id = ?1", id.0, reason)
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("rejecting a batch"))?;
+    expect_rows("batch", 1, done.rows_affected())
+}
+
+/// Deletes one slice of a batch's results, and with `items` its items too (a rejected file's, of
+/// which nothing was sent). True when none is left.
+pub(super) async fn clear_slice(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    items: bool,
+) -> Result<bool, StoreError> {
+    let (first, end) = id.range();
+    let results = sqlx::query!(
+        "DELETE FROM result WHERE item_id IN
+            (SELECT item_id FROM result WHERE item_id >= ?1 AND item_id < ?2 LIMIT ?3)",
+        first,
+        end,
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("clearing results"))?
+    .rows_affected();
+    let mut left = results >= u64::try_from(SLICE).unwrap_or(u64::MAX);
+    if items && !left {
+        let done = sqlx::query!(
+            "DELETE FROM item WHERE id IN
+                (SELECT id FROM item WHERE id >= ?1 AND id < ?2 LIMIT ?3)",
+            first,
+            end,
+            SLICE
+        )
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("clearing items"))?
+        .rows_affected();
+        left = done >= u64::try_from(SLICE).unwrap_or(u64::MAX);
+    }
+    Ok(!left)
+}
+
+/// The next `limit` queued items of a batch after item `after`.
+pub(super) async fn queued(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<QueuedItem>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let rows = sqlx::query!(
+        "SELECT id, est_input_tokens, est_images, attempts, doubts, not_before FROM item
+        WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+        after,
+        end,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading the queue"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(QueuedItem {
+                id: row.id,
+                input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
+                images: count("item.est_images", row.est_images)?,
+                attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+                doubts: u32::try_from(row.doubts).unwrap_or(u32::MAX),
+                not_before: UnixMs(row.not_before),
+            })
+        })
+        .collect()
+}
+
+/// Where an item's line stands in the accepted file: offset and length in bytes.
+pub(super) async fn line_place(pool: &SqlitePool, item: i64) -> Result<(u64, u64), StoreError> {
+    let row = sqlx::query!("SELECT line_offset, line_bytes FROM item WHERE id = ?1", item)
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::sql("finding an item's line"))?;
+    Ok((count("item.line_offset", row.line_offset)?, count("item.line_bytes", row.line_bytes)?))
+}
+
+/// An item of the export, with its results line if it was given one.
+#[derive(Clone, Debug)]
+pub struct ExportItem {
+    /// Its id.
+    pub id: i64,
+    /// Where its line starts.
+    pub offset: u64,
+    /// The line's length.
+    pub bytes: u64,
+    /// The `state` column.
+    pub state: i64,
+    /// The results line.
+    pub line: Option<String>,
+}
+
+/// The next `limit` items of a batch after item `after`, in input order, with their results.
+pub(super) async fn export(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ExportItem>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let rows = sqlx::query!(
+        r#"SELECT i.id, i.line_offset, i.line_bytes, i.state, r.line AS "line?"
+        FROM item AS i LEFT JOIN result AS r ON r.item_id = i.id
+        WHERE i.id > ?1 AND i.id < ?2 ORDER BY i.id LIMIT ?3"#,
+        after,
+        end,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading results"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ExportItem {
+                id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
+                state: row.state,
+                line: row.line,
+            })
+        })
+        .collect()
+}
+
+/// How many items of a batch are held, waiting for a word of the user.
+pub(super) async fn held(pool: &SqlitePool, id: BatchId) -> Result<u64, StoreError> {
+    let (first, end) = id.range();
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "held!: i64" FROM item WHERE state = 4 AND id >= ?1 AND id < ?2"#,
+        first,
+        end
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::sql("counting held items"))?;
+    count("held", row.held)
+}
+
+/// An unfinished batch made of the same file: same content, name and owner.
+pub(super) async fn same_file(
+    pool: &SqlitePool,
+    file_name: &str,
+    source: &Source,
+) -> Result<Option<(BatchId, String)>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT id, uid FROM batch WHERE state < 2 AND sha256 = ?1 AND file_name = ?2
+            AND source_uid = ?3 AND source_bytes = ?4 LIMIT 1",
+        source.sha256,
+        file_name,
+        source.uid,
+        source.bytes
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::sql("looking for the same file"))?;
+    Ok(row.map(|row| (BatchId(row.id), row.uid)))
+}
+
+/// The batch made of this very drop, whatever became of it.
+pub(super) async fn same_drop(
+    pool: &SqlitePool,
+    source: &Source,
+) -> Result<Option<(BatchId, String)>, StoreError> {
+    let row = sqlx::query!(
+        "SELECT id, uid FROM batch WHERE source_dev = ?1 AND source_ino = ?2
+            AND source_mtime_ns = ?3 AND source_uid = ?4 AND sha256 = ?5
+        ORDER BY id DESC LIMIT 1",
+        source.dev,
+        source.ino,
+        source.mtime_ns,
+        source.uid,
+        source.sha256
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::sql("looking for the same drop"))?;
+    Ok(row.map(|row| (BatchId(row.id), row.uid)))
+}
+
+/// Whether an output name belongs to an unfinished batch.
+pub(super) async fn name_taken(pool: &SqlitePool, out_name: &str) -> Result<bool, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT EXISTS (SELECT 1 FROM batch WHERE state < 2 AND out_name = ?1) AS "taken!: bool""#,
+        out_name
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::sql("looking for a name"))?;
+    Ok(row.taken)
+}

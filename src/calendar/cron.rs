@@ -12,7 +12,7 @@ use chrono_tz::Tz;
 
 use super::CalendarError;
 use super::fields::{DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH};
-use super::wall::{Wall, reading_at};
+use super::wall::{Wall, reading_at, reading_by};
 
 /// The longest expression read: every minute listed by number is 170 bytes.
 pub(super) const LENGTH_BYTES_MAX: usize = 512;
@@ -20,9 +20,10 @@ pub(super) const LENGTH_BYTES_MAX: usize = 512;
 /// How far a search looks. Eight years lie between the 29ths of February around 2100.
 const HORIZON: TimeDelta = TimeDelta::days(8 * 366);
 
-/// The furthest a clock change reaches back into readings already shown. Larger jumps, which no
-/// zone has made since 1970 by setting clocks back, need no second look.
-const OVERLAP_MAX: TimeDelta = TimeDelta::hours(4);
+/// The furthest that clocks are set back, and so show again what they have shown.
+///
+/// Three hours in most of the database, seven once, at Vostok station in 1994.
+const OVERLAP_MAX: TimeDelta = TimeDelta::hours(12);
 
 /// A five-field cron expression in a time zone.
 ///
@@ -91,9 +92,9 @@ impl Cron {
     /// `None` if there is none within eight years, and outside 1970 to 2100.
     #[must_use]
     pub fn next_after(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        // If clocks go back within the next hours, some earlier readings are still to come.
-        let still_to_come = reading_at(self.zone, t.checked_add_signed(OVERLAP_MAX)?);
-        let from = reading_at(self.zone, t).min(still_to_come - OVERLAP_MAX);
+        // If clocks are about to go back, some earlier readings are still to come.
+        let later = t.checked_add_signed(OVERLAP_MAX)?;
+        let from = reading_at(self.zone, t).min(reading_by(self.zone, t, later));
         let until = from.checked_add_signed(HORIZON)?;
 
         let mut next: Option<DateTime<Utc>> = None;
@@ -113,9 +114,9 @@ impl Cron {
     /// `None` if there is none within the eight years before it, and outside 1970 to 2100.
     #[must_use]
     pub fn last_at_or_before(&self, t: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        // If clocks went back in the last hours, some later readings are already past.
-        let already_past = reading_at(self.zone, t.checked_sub_signed(OVERLAP_MAX)?);
-        let from = reading_at(self.zone, t).max(already_past + OVERLAP_MAX);
+        // If clocks have just gone back, some later readings are already past.
+        let earlier = t.checked_sub_signed(OVERLAP_MAX)?;
+        let from = reading_at(self.zone, t).max(reading_by(self.zone, t, earlier));
         let until = from.checked_sub_signed(HORIZON)?;
 
         let mut last: Option<DateTime<Utc>> = None;

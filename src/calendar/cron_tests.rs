@@ -253,7 +253,19 @@ fn wrong_expressions_are_refused_with_the_reason() {
     );
 }
 
-/// The search looks four hours around a change, which must be enough for every zone there is.
+/// Clocks went back by seven hours on 1994-01-31 at 17:00Z, the longest overlap there is.
+#[test]
+fn a_long_overlap_fires_at_each_pass_in_order() {
+    let cron = Cron::parse("0 * * * *", Tz::Antarctica__Vostok).unwrap();
+    let first = at("1994-01-31T00:00:00Z");
+    for hour in 0..48 {
+        let t = first + TimeDelta::hours(hour);
+        assert_eq!(cron.next_after(t), Some(t + TimeDelta::hours(1)));
+        assert_eq!(cron.last_at_or_before(t), Some(t));
+    }
+}
+
+/// The search looks twelve hours around a change, which must be enough for every zone there is.
 #[test]
 fn no_zone_sets_clocks_back_by_more_than_the_search_allows() {
     let first = at("1970-01-01T00:00:00Z");
@@ -264,35 +276,33 @@ fn no_zone_sets_clocks_back_by_more_than_the_search_allows() {
         };
         for week in 0..(131 * 52) {
             let back = offset(week) - offset(week + 1);
-            assert!(back <= 4 * 3600, "{zone} goes back {back} s in week {week} since 1970");
+            assert!(back <= 12 * 3600, "{zone} goes back {back} s in week {week} since 1970");
         }
     }
 }
 
 /// Zones of every kind: none, usual, half-hour, midnight, south, and a skipped date.
-pub(super) fn any_zone() -> impl Strategy<Value = Tz> {
-    prop::sample::select(vec![
-        Tz::UTC,
-        Tz::America__Los_Angeles,
-        Tz::Europe__Berlin,
-        Tz::Australia__Lord_Howe,
-        Tz::America__Havana,
-        Tz::Africa__Cairo,
-        Tz::Asia__Beirut,
-        Tz::America__Santiago,
-        Tz::America__Sao_Paulo,
-        Tz::America__St_Johns,
-        Tz::America__Nuuk,
-        Tz::Antarctica__Troll,
-        Tz::Africa__Casablanca,
-        Tz::Pacific__Apia,
-        Tz::Asia__Kolkata,
-    ])
-}
+pub(super) const ZONES: [Tz; 15] = [
+    Tz::UTC,
+    Tz::America__Los_Angeles,
+    Tz::Europe__Berlin,
+    Tz::Australia__Lord_Howe,
+    Tz::America__Havana,
+    Tz::Africa__Cairo,
+    Tz::Asia__Beirut,
+    Tz::America__Santiago,
+    Tz::America__Sao_Paulo,
+    Tz::America__St_Johns,
+    Tz::America__Nuuk,
+    Tz::Antarctica__Troll,
+    Tz::Africa__Casablanca,
+    Tz::Pacific__Apia,
+    Tz::Asia__Kolkata,
+];
 
-/// Instants from 1975 to 2095, to the millisecond, one in two within a day of a clock change.
+/// Instants from 1975 to 2060, to the millisecond, one in two within a day of a clock change.
 pub(super) fn any_instant(zone: Tz) -> impl Strategy<Value = DateTime<Utc>> {
-    let (first, last) = (157_766_400_000_i64, 3_944_678_400_000_i64);
+    let (first, last) = (157_766_400_000_i64, 2_840_140_800_000_i64);
     let day = 86_400_000_i64;
     (first..last, -day..day, any::<bool>()).prop_map(move |(millis, shift, snap)| {
         let t = DateTime::from_timestamp_millis(millis).unwrap();
@@ -314,7 +324,7 @@ fn change_after(zone: Tz, t: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Expressions that fire at least once in four years.
-pub(super) fn any_expression() -> impl Strategy<Value = String> {
+fn any_expression() -> impl Strategy<Value = String> {
     let minute = prop_oneof![
         Just("*".to_owned()),
         (1..60_u32).prop_map(|step| format!("*/{step}")),
@@ -340,8 +350,9 @@ pub(super) fn any_expression() -> impl Strategy<Value = String> {
     (minute, hour, days).prop_map(|(minute, hour, days)| format!("{minute} {hour} {days}"))
 }
 
-fn any_case() -> impl Strategy<Value = (Cron, DateTime<Utc>)> {
-    (any_zone(), any_expression()).prop_flat_map(|(zone, expression)| {
+/// An expression in a zone, and an instant from which to look.
+pub(super) fn any_case() -> impl Strategy<Value = (Cron, DateTime<Utc>)> {
+    (prop::sample::select(&ZONES[..]), any_expression()).prop_flat_map(|(zone, expression)| {
         (Just(Cron::parse(&expression, zone).unwrap()), any_instant(zone))
     })
 }
@@ -363,7 +374,7 @@ proptest! {
     #[test]
     fn firings_strictly_increase((cron, t) in any_case()) {
         let mut last = t;
-        for _ in 0..50 {
+        for _ in 0..30 {
             let next = cron.next_after(last).unwrap();
             prop_assert!(next > last);
             last = next;

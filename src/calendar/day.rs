@@ -8,9 +8,9 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 use super::wall::{Wall, reading_at};
 use super::{CalendarError, Cron};
 
-/// The dates on which a reset is tried: four years hold a leap day and eight clock changes.
-const TRIED_FROM: NaiveDate = NaiveDate::from_ymd_opt(2025, 1, 1).expect("a date");
-const TRIED_DAYS: usize = 4 * 365 + 1;
+/// The dates on which a reset is tried: two years hold a leap day and four clock changes.
+const TRIED_FROM: NaiveDate = NaiveDate::from_ymd_opt(2027, 1, 1).expect("a date");
+const TRIED_DAYS: usize = 2 * 365 + 1;
 
 /// Names less alike than this are not worth suggesting.
 const LIKENESS_MIN: f64 = 0.8;
@@ -43,8 +43,8 @@ impl QuotaDay {
     /// `0 0 * * *`.
     ///
     /// Refuses a zone that is not in the database, and an expression that fires other than exactly
-    /// once on each date, tried over the four years from 2025.
-    #[expect(clippy::missing_panics_doc, reason = "a job that is not daily shows it in four years")]
+    /// once on each date, tried over the years 2027 and 2028.
+    #[expect(clippy::missing_panics_doc, reason = "a job that is not daily shows it in two years")]
     pub fn new(zone: &str, reset: &str) -> Result<QuotaDay, CalendarError> {
         let zone: Tz = zone.parse().map_err(|_| CalendarError::UnknownZone {
             zone: zone.to_owned(),

@@ -50,9 +50,14 @@ impl Wall {
 }
 
 /// What the clocks of the zone show at the instant.
-pub(super) fn reading_at(zone: Tz, instant: DateTime<Utc>) -> NaiveDateTime {
-    let utc = instant.naive_utc();
-    let offset = zone.offset_from_utc_datetime(&utc).fix();
+pub(super) fn reading_at(zone: Tz, t: DateTime<Utc>) -> NaiveDateTime {
+    reading_by(zone, t, t)
+}
+
+/// What clocks would show at the instant `t`, were they set as they are at `set_at`.
+pub(super) fn reading_by(zone: Tz, t: DateTime<Utc>, set_at: DateTime<Utc>) -> NaiveDateTime {
+    let utc = t.naive_utc();
+    let offset = zone.offset_from_utc_datetime(&set_at.naive_utc()).fix();
     // Only the last hours of chrono's range have no reading of their own.
     utc.checked_add_offset(offset).unwrap_or(utc)
 }

@@ -33,7 +33,7 @@ pub enum LineError {
     /// Some other JSON value.
     #[error("not a JSON object; a line is {{\"key\": …, \"request\": {{…}}}}")]
     NotObject,
-    /// A request for an OpenAI batch.
+    /// A request for an `OpenAI` batch.
     #[error(
         "a line of the OpenAI batch dialect (\"custom_id\", \"body\"), which is not accepted; \
          a line is {{\"key\": …, \"request\": {{…}}}}"
@@ -72,9 +72,11 @@ pub enum LineError {
 }
 
 impl LineError {
-    /// Turns what `serde_json` says of a value that begins `offset` bytes into the line.
-    pub(super) fn from_json(error: &serde_json::Error, offset: usize) -> Self {
-        let column = error.column().saturating_add(offset);
+    /// Turns what `serde_json` says of `text`, which begins `offset` bytes into the line.
+    pub(super) fn from_json(error: &serde_json::Error, text: &str, offset: usize) -> Self {
+        let lines_before = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+        let bytes_before: usize = lines_before.map(str::len).sum();
+        let column = offset.saturating_add(bytes_before).saturating_add(error.column()).max(1);
         let shown = error.to_string();
         let problem = shown.rsplit_once(" at line ").map_or(shown.as_str(), |(problem, _)| problem);
         if problem == "recursion limit exceeded" {

@@ -74,8 +74,7 @@ impl Footprint {
         let text_max = self.text_bytes.div_ceil(2);
         // 3/20 of the whole is 3 of every full 20 and 3/20 of the rest: no overflow on the way.
         let floor = self.text_bytes / 20 * 3 + self.text_bytes % 20 * 3 / 20;
-        let likely_max =
-            text_max.saturating_add(self.media_tokens).saturating_add(OVERHEAD_TOKENS);
+        let likely_max = text_max.saturating_add(self.media_tokens).saturating_add(OVERHEAD_TOKENS);
         Estimate { likely_max, floor }
     }
 }
@@ -166,10 +165,9 @@ fn member(at: At, name: &str) -> Member {
         ) => (At::Data, None),
         // These only say how their neighbours are to be read.
         (At::Content, "role")
-        | (
-            At::Part,
-            "videoMetadata" | "video_metadata" | "mediaResolution" | "media_resolution",
-        ) => (At::Skip, None),
+        | (At::Part, "videoMetadata" | "video_metadata" | "mediaResolution" | "media_resolution") => {
+            (At::Skip, None)
+        }
         (At::Content | At::Part | At::FunctionResponse | At::Blob | At::Data, _) => {
             (At::Data, None)
         }

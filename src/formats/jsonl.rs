@@ -19,7 +19,7 @@ pub(super) fn item(text: &str) -> Result<Line, LineError> {
     let key = envelope.key()?;
     let request = envelope.request()?;
     let measured = footprint::measure(request)
-        .map_err(|error| LineError::from_json(&error, offset_in(text, request)))?;
+        .map_err(|error| LineError::from_json(&error, request, offset_in(text, request)))?;
     if let Some(field) = measured.duplicate {
         return Err(LineError::Duplicate { field });
     }
@@ -42,7 +42,7 @@ pub(super) struct Envelope<'a> {
     request: Option<&'a RawValue>,
     /// The value of `tidegate`.
     pub(super) options: Option<&'a RawValue>,
-    /// Whether the line has a field of the OpenAI dialect.
+    /// Whether the line has a field of the `OpenAI` dialect.
     openai: bool,
     /// How many fields the line has.
     pub(super) fields: usize,
@@ -59,7 +59,7 @@ impl<'a> Envelope<'a> {
         let envelope = deserializer
             .deserialize_map(EnvelopeVisitor)
             .and_then(|envelope| deserializer.end().map(|()| envelope))
-            .map_err(|error| LineError::from_json(&error, 0))?;
+            .map_err(|error| LineError::from_json(&error, text, 0))?;
         match envelope.duplicate {
             Some(field) => Err(LineError::Duplicate { field }),
             None => Ok(envelope),

@@ -107,10 +107,9 @@ pub fn parse_line(dialect: Dialect, number: u64, line: &[u8]) -> Result<Option<L
     let Some(text) = content(line)? else { return Ok(None) };
     match dialect {
         Dialect::GeminiJsonl => jsonl::item(text).map(Some),
-        Dialect::Text => Ok(Some(Line {
-            key: number.to_string(),
-            footprint: Footprint::of_text(text),
-        })),
+        Dialect::Text => {
+            Ok(Some(Line { key: number.to_string(), footprint: Footprint::of_text(text) }))
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -141,17 +141,13 @@ impl BatchOptions {
         match name {
             "project" => put(&mut self.project, "project", TEXT, text(value)),
             "model" => put(&mut self.model, "model", MODEL, model(value)),
-            "priority" => {
-                put(&mut self.priority, "priority", Priority::ACCEPTED, word(value))
-            }
+            "priority" => put(&mut self.priority, "priority", Priority::ACCEPTED, word(value)),
             "tenant" => put(&mut self.tenant, "tenant", TEXT, text(value)),
             "deadline" => put(&mut self.deadline, "deadline", INSTANT, instant(value)),
             "not_before" => put(&mut self.not_before, "not_before", INSTANT, instant(value)),
             "name" => put(&mut self.name, "name", NAME, file_name(value)),
             "max_cost" => put(&mut self.max_cost_micro_usd, "max_cost", DOLLARS, micros(value)),
-            "in_doubt" => {
-                put(&mut self.in_doubt, "in_doubt", InDoubt::ACCEPTED, word(value))
-            }
+            "in_doubt" => put(&mut self.in_doubt, "in_doubt", InDoubt::ACCEPTED, word(value)),
             "on_bad_line" => {
                 put(&mut self.on_bad_line, "on_bad_line", OnBadLine::ACCEPTED, word(value))
             }
@@ -180,8 +176,9 @@ pub fn options_line(line: &[u8]) -> Result<Option<BatchOptions>, LineError> {
     if !options.starts_with('{') {
         return Err(OptionError::NotObject.into());
     }
-    let entries: Entries = serde_json::from_str(options)
-        .map_err(|error| LineError::from_json(&error, jsonl::offset_in(line_text, options)))?;
+    let entries: Entries = serde_json::from_str(options).map_err(|error| {
+        LineError::from_json(&error, options, jsonl::offset_in(line_text, options))
+    })?;
     Ok(Some(BatchOptions::try_from(entries)?))
 }
 
@@ -203,6 +200,9 @@ pub fn sidecar(text: &str) -> Result<BatchOptions, FormatError> {
 }
 
 /// Writes a sidecar that [`sidecar`] reads back as the same options.
+///
+/// # Panics
+/// Never: TOML can hold every option.
 #[must_use]
 pub fn sidecar_text(options: &BatchOptions) -> String {
     toml::to_string(options).expect("options are texts under fixed names")
@@ -301,7 +301,9 @@ fn word<T: std::str::FromStr>(value: &Value) -> Option<T> {
 }
 
 fn instant(value: &Value) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(value.as_str()?).ok().map(|instant| instant.to_utc())
+    let instant = DateTime::parse_from_rfc3339(value.as_str()?).ok()?.to_utc();
+    // Others are mistakes, and those beyond year 9999 cannot be written as RFC 3339 in UTC.
+    (1970..=9999).contains(&instant.year()).then_some(instant)
 }
 
 fn id(value: &Value) -> Option<Uuid> {
@@ -312,7 +314,11 @@ fn id(value: &Value) -> Option<Uuid> {
 /// round.
 fn micros(value: &Value) -> Option<u64> {
     let written = match value {
-        Value::Number(number) => number.to_string(),
+        // A float shows its shortest decimal form, without an exponent.
+        Value::Number(number) => match number.as_u64() {
+            Some(whole) => whole.to_string(),
+            None => number.as_f64()?.to_string(),
+        },
         Value::String(text) => text.clone(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };

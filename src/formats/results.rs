@@ -14,7 +14,7 @@ pub fn response_line(key: &str, response: &[u8]) -> Result<Vec<u8>, LineError> {
     let text = std::str::from_utf8(response)
         .map_err(|error| LineError::NotUtf8 { byte: error.valid_up_to().saturating_add(1) })?;
     let document: &RawValue =
-        serde_json::from_str(text).map_err(|error| LineError::from_json(&error, 0))?;
+        serde_json::from_str(text).map_err(|error| LineError::from_json(&error, text, 0))?;
     let room = document.get().len().saturating_add(key.len()).saturating_add(64);
     let mut line = Vec::with_capacity(room);
     line.extend_from_slice(br#"{"key":"#);

@@ -1,0 +1,339 @@
+//! A batch's options: from the first line of its file, from a sidecar, or from an API call.
+
+use std::fmt;
+
+use chrono::{DateTime, Datelike, Utc};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::jsonl::{self, Envelope};
+use super::words::words;
+use super::{FormatError, LineError, OptionError, content, name_trouble};
+
+/// What follows NAME in the name of a sidecar.
+pub const SIDECAR_SUFFIX: &str = ".tidegate.toml";
+
+/// Longest text of an option in bytes.
+const TEXT_BYTES_MAX: usize = 256;
+
+const TEXT: &str = "a text of 1 to 256 bytes without control characters";
+const MODEL: &str = "a model's id of at most 256 letters, digits, \".\", \"_\", \"-\" and single \
+                     \"/\" within, such as \"gemini-2.0-flash\"";
+const NAME: &str = "a file name of 1 to 200 bytes without a leading dot, slashes or control \
+                    characters";
+const INSTANT: &str = "an instant such as \"2026-11-23T08:00:00Z\" (RFC 3339, with its offset)";
+const DOLLARS: &str = "US dollars with at most six decimals, such as 1.50";
+const ID: &str = "a UUID";
+
+words! {
+    /// Which batches go first.
+    pub enum Priority {
+        /// Before all others.
+        High = "high",
+        /// As they come.
+        Normal = "normal",
+        /// When nothing else wants the capacity.
+        Low = "low",
+    }
+}
+
+words! {
+    /// What becomes of an item whose request was sent, but whose answer was lost in a crash.
+    pub enum InDoubt {
+        /// It is sent again.
+        Retry = "retry",
+        /// It waits for a person.
+        Hold = "hold",
+        /// It is answered with an error line.
+        Fail = "fail",
+    }
+}
+
+words! {
+    /// What becomes of a file with a bad line.
+    pub enum OnBadLine {
+        /// The whole file is rejected.
+        Reject = "reject",
+        /// The bad line is answered with an error line, the others become items.
+        Skip = "skip",
+    }
+}
+
+/// The options of a batch; what is `None` is left to the defaults. Every one is checked: texts are
+/// bounded and without control characters, so they may be shown and logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(try_from = "Entries")]
+pub struct BatchOptions {
+    /// Whose quota is spent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The model's id, without `models/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Which batches go first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Between whom to be fair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// When the batch should be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// Before when nothing of it may be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
+    /// What its results are named after; fit for a file name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What it may cost at most, in millionths of a US dollar. Files say `max_cost`, in dollars.
+    #[serde(rename = "max_cost", serialize_with = "dollars")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cost_micro_usd: Option<u64>,
+    /// What becomes of an item whose answer was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<InDoubt>,
+    /// What becomes of the file when a line is bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_bad_line: Option<OnBadLine>,
+    /// The batch's id, when whoever submits it has made one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+}
+
+impl BatchOptions {
+    /// The names of all options.
+    pub const NAMES: [&'static str; 11] = [
+        "project",
+        "model",
+        "priority",
+        "tenant",
+        "deadline",
+        "not_before",
+        "name",
+        "max_cost",
+        "in_doubt",
+        "on_bad_line",
+        "id",
+    ];
+
+    /// These options, and where they say nothing those of `base`.
+    #[must_use]
+    pub fn merged_over(self, base: Self) -> Self {
+        Self {
+            project: self.project.or(base.project),
+            model: self.model.or(base.model),
+            priority: self.priority.or(base.priority),
+            tenant: self.tenant.or(base.tenant),
+            deadline: self.deadline.or(base.deadline),
+            not_before: self.not_before.or(base.not_before),
+            name: self.name.or(base.name),
+            max_cost_micro_usd: self.max_cost_micro_usd.or(base.max_cost_micro_usd),
+            in_doubt: self.in_doubt.or(base.in_doubt),
+            on_bad_line: self.on_bad_line.or(base.on_bad_line),
+            id: self.id.or(base.id),
+        }
+    }
+
+    /// Sets one option from what a file says.
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), OptionError> {
+        match name {
+            "project" => put(&mut self.project, "project", TEXT, text(value)),
+            "model" => put(&mut self.model, "model", MODEL, model(value)),
+            "priority" => put(&mut self.priority, "priority", Priority::ACCEPTED, word(value)),
+            "tenant" => put(&mut self.tenant, "tenant", TEXT, text(value)),
+            "deadline" => put(&mut self.deadline, "deadline", INSTANT, instant(value)),
+            "not_before" => put(&mut self.not_before, "not_before", INSTANT, instant(value)),
+            "name" => put(&mut self.name, "name", NAME, file_name(value)),
+            "max_cost" => put(&mut self.max_cost_micro_usd, "max_cost", DOLLARS, micros(value)),
+            "in_doubt" => put(&mut self.in_doubt, "in_doubt", InDoubt::ACCEPTED, word(value)),
+            "on_bad_line" => {
+                put(&mut self.on_bad_line, "on_bad_line", OnBadLine::ACCEPTED, word(value))
+            }
+            "id" => put(&mut self.id, "id", ID, id(value)),
+            unknown => Err(OptionError::unknown(unknown, &Self::NAMES)),
+        }
+    }
+}
+
+/// Reads the first line of a file as its options; `Ok(None)` when it is something else, namely a
+/// line that does not begin with `{"tidegate"`.
+///
+/// # Errors
+/// Whatever is wrong with a line that does begin so.
+pub fn options_line(line: &[u8]) -> Result<Option<BatchOptions>, LineError> {
+    let Ok(Some(line_text)) = content(line) else { return Ok(None) };
+    let inner = line_text.trim_ascii_start().strip_prefix('{').map(str::trim_ascii_start);
+    if !inner.is_some_and(|inner| inner.starts_with("\"tidegate\"")) {
+        return Ok(None);
+    }
+    let envelope = Envelope::parse(line_text)?;
+    let (Some(options), 1) = (envelope.options, envelope.fields) else {
+        return Err(LineError::OptionsMisplaced);
+    };
+    let options = options.get();
+    if !options.starts_with('{') {
+        return Err(OptionError::NotObject.into());
+    }
+    let entries: Entries = serde_json::from_str(options).map_err(|error| {
+        LineError::from_json(&error, options, jsonl::offset_in(line_text, options))
+    })?;
+    Ok(Some(BatchOptions::try_from(entries)?))
+}
+
+/// Reads a sidecar, `NAME.tidegate.toml`: the same options, as TOML.
+///
+/// # Errors
+/// A syntax error with its line, or the first option that is wrong.
+pub fn sidecar(text: &str) -> Result<BatchOptions, FormatError> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let newlines = before.bytes().filter(|&byte| byte == b'\n').count();
+        FormatError::SidecarSyntax {
+            line: newlines.saturating_add(1),
+            problem: error.message().to_owned(),
+        }
+    })?;
+    let entries = table.into_iter().map(|(name, value)| (name, from_toml(value))).collect();
+    Ok(BatchOptions::try_from(Entries(entries))?)
+}
+
+/// Writes a sidecar that [`sidecar`] reads back as the same options.
+///
+/// # Panics
+/// Never: TOML can hold every option.
+#[must_use]
+pub fn sidecar_text(options: &BatchOptions) -> String {
+    toml::to_string(options).expect("options are texts under fixed names")
+}
+
+/// The options as they stand in a file, in their order.
+struct Entries(Vec<(String, Value)>);
+
+impl TryFrom<Entries> for BatchOptions {
+    type Error = OptionError;
+
+    fn try_from(entries: Entries) -> Result<Self, OptionError> {
+        let mut options = Self::default();
+        for (name, value) in &entries.0 {
+            options.set(name, value)?;
+        }
+        Ok(options)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of options")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+}
+
+/// A TOML value as the JSON that would say the same. Lists and tables become an empty list, which
+/// no option takes.
+fn from_toml(value: toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => Value::String(text),
+        toml::Value::Integer(number) => Value::from(number),
+        toml::Value::Float(number) => Value::from(number),
+        toml::Value::Boolean(truth) => Value::Bool(truth),
+        toml::Value::Datetime(instant) => Value::String(instant.to_string()),
+        toml::Value::Array(_) | toml::Value::Table(_) => Value::Array(Vec::new()),
+    }
+}
+
+/// Fills the slot of an option once.
+fn put<T>(
+    slot: &mut Option<T>,
+    name: &'static str,
+    expected: &'static str,
+    value: Option<T>,
+) -> Result<(), OptionError> {
+    let value = value.ok_or(OptionError::Value { name, expected })?;
+    match slot.replace(value) {
+        Some(_) => Err(OptionError::Duplicate { name }),
+        None => Ok(()),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let fits = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
+    (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+/// The id becomes part of a URL's path, so nothing may lead out of its place there.
+fn model(value: &Value) -> Option<String> {
+    let text = text(value)?;
+    let id = text.strip_prefix("models/").unwrap_or(&text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = id.split('/').all(|step| {
+        !step.is_empty() && step != "." && !step.contains("..") && step.bytes().all(plain)
+    });
+    fits.then(|| id.to_owned())
+}
+
+fn file_name(value: &Value) -> Option<String> {
+    let name = value.as_str()?;
+    name_trouble(name).is_none().then(|| name.to_owned())
+}
+
+fn word<T: std::str::FromStr>(value: &Value) -> Option<T> {
+    value.as_str()?.parse().ok()
+}
+
+fn instant(value: &Value) -> Option<DateTime<Utc>> {
+    let instant = DateTime::parse_from_rfc3339(value.as_str()?).ok()?.to_utc();
+    // Others are mistakes, and those beyond year 9999 cannot be written as RFC 3339 in UTC.
+    (1970..=9999).contains(&instant.year()).then_some(instant)
+}
+
+fn id(value: &Value) -> Option<Uuid> {
+    Uuid::try_parse(value.as_str()?).ok()
+}
+
+/// Dollars, as a number or a text, in millionths. The decimal form is read, for a float would
+/// round.
+fn micros(value: &Value) -> Option<u64> {
+    let written = match value {
+        // A float shows its shortest decimal form, without an exponent.
+        Value::Number(number) => match number.as_u64() {
+            Some(whole) => whole.to_string(),
+            None => number.as_f64()?.to_string(),
+        },
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let (whole, decimals) = written.split_once('.').unwrap_or((&written, "0"));
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain(whole) || !plain(decimals) || decimals.len() > 6 {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let millionths: u64 = format!("{decimals:0<6}").parse().ok()?;
+    whole.checked_mul(1_000_000)?.checked_add(millionths)
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+fn dollars<S: Serializer>(micros: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let micros = micros.unwrap_or_default();
+    serializer.collect_str(&format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000))
+}

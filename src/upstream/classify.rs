@@ -76,7 +76,9 @@ impl<'a> ErrorDocument<'a> {
             return RefusalClass::Billing;
         }
         match status {
-            400 if self.is_about_the_key() || says("api key not valid") || says("api key expired") =>
+            400 if self.is_about_the_key()
+                || says("api key not valid")
+                || says("api key expired") =>
             {
                 RefusalClass::KeyRefused
             }

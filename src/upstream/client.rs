@@ -3,9 +3,10 @@
 //! The I/O only fills [`Received`]; what it means is decided afterwards by `conclude`, a function
 //! of what came, what failed and whether the body could still be revoked.
 
-use std::fmt;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
@@ -31,7 +32,7 @@ const KEY_BYTES_MIN: usize = 8;
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
 /// Probes keep NAT entries alive while a model thinks. With `UNACKNOWLEDGED_MAX` set, Linux gives
 /// the connection up on the first lost probe, so they are as rare as such entries allow.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_AFTER: Duration = Duration::from_mins(1);
 /// Well below the time after which servers close idle connections (a minute and more), so that
 /// hardly any request meets a closing one: its end would be unknown.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(20);
@@ -175,8 +176,7 @@ impl Client {
         on_progress(Progress::Headers { status: response.status().as_u16() });
         received.status = Some(response.status().as_u16());
         received.read_headers(response.headers());
-        let max =
-            if response.status().is_success() { ANSWER_BYTES_MAX } else { REFUSAL_BYTES_MAX };
+        let max = if response.status().is_success() { ANSWER_BYTES_MAX } else { REFUSAL_BYTES_MAX };
         while let Some(piece) = timeout(idle, response.chunk())
             .await
             .map_err(|_| late("the next part of the answer", idle))?
@@ -287,15 +287,17 @@ fn failure(error: reqwest::Error) -> Failure {
     Failure { kind, reason: text::bounded(&text::chain(&error), REASON_BYTES_MAX) }
 }
 
-/// The TLS library's error travels inside an `io::Error`, whose `source` steps over it.
+/// The TLS library's error travels inside `io::Error`s, whose `source` steps over their content.
 fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        cause = error.source();
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| -> &(dyn Error + 'static) { inner }),
+            None => error.source(),
+        };
     }
     false
 }

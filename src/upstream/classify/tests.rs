@@ -26,7 +26,9 @@ fn quota_line(refusal: &Refusal) -> String {
 #[test]
 fn throttles_of_the_corpus() {
     use ThrottleKind::{LimitZero, PerDay, PerMinute, Unexplained};
-    let table: [(&str, &[u8], ThrottleKind, Option<u64>, &str); 11] = [
+    // Body, kind, delay, and the quotas as `quota_line` shows them.
+    type Row = (&'static str, &'static [u8], ThrottleKind, Option<u64>, &'static str);
+    let table: [Row; 11] = [
         (
             "a",
             corpus!("429-a-limit-zero"),
@@ -122,12 +124,7 @@ fn statuses() {
         (400, "INVALID_ARGUMENT", "API key expired. Please renew the API key.", KeyRefused),
         (400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", KeyRefused),
         (400, "INVALID_ARGUMENT", "Request contains an invalid argument.", BadRequest),
-        (
-            400,
-            "FAILED_PRECONDITION",
-            "User location is not supported for the API use.",
-            Forbidden,
-        ),
+        (400, "FAILED_PRECONDITION", "User location is not supported for the API use.", Forbidden),
         (400, "FAILED_PRECONDITION", "The file is not in an ACTIVE state.", BadRequest),
         (401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", KeyRefused),
         (403, "PERMISSION_DENIED", unregistered, KeyRefused),
@@ -253,7 +250,10 @@ fn quotas_are_read_from_prose_when_details_name_none() {
     let message = "* Quota exceeded for metric: x/generate_requests_per_model_per_day, limit: 50, \
                    model: m\n* Quota exceeded for metric: x/images_per_minute, limit: 4";
     let refusal = throttled(message, &json!([]));
-    assert_eq!(quota_line(&refusal), "PerDay Requests Some(50) true; PerMinute Images Some(4) false");
+    assert_eq!(
+        quota_line(&refusal),
+        "PerDay Requests Some(50) true; PerMinute Images Some(4) false"
+    );
     assert_eq!(refusal.class, RefusalClass::Throttled(ThrottleKind::PerDay));
     assert_eq!(refusal.quota[0].quota_id, "");
 }
@@ -279,8 +279,19 @@ fn an_unreadable_body_is_not_quoted() {
 /// Any JSON value, with the words of error documents in unexpected places.
 fn any_json() -> impl Strategy<Value = Value> {
     let word = prop::sample::select(vec![
-        "error", "message", "status", "details", "@type", "violations", "quotaId", "quotaValue",
-        "quotaDimensions", "retryDelay", "google.rpc.QuotaFailure", "google.rpc.RetryInfo", "12s",
+        "error",
+        "message",
+        "status",
+        "details",
+        "@type",
+        "violations",
+        "quotaId",
+        "quotaValue",
+        "quotaDimensions",
+        "retryDelay",
+        "google.rpc.QuotaFailure",
+        "google.rpc.RetryInfo",
+        "12s",
         "Quota exceeded for metric: m, limit: 0, model: x\nPlease retry in 9h1.s.",
     ]);
     let leaf = prop_oneof![

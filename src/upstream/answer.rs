@@ -1,0 +1,165 @@
+//! Reading a document that came with a success status.
+//!
+//! Only its outermost shape must be right. Everything inside is read piece by piece, so that a
+//! field of a new kind costs that field and not the answer.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Usage, text};
+
+/// `usageMetadata` is a few hundred bytes; a longer one is counted and not kept.
+const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
+
+/// A reason is one word.
+const REASON_BYTES_MAX: usize = 64;
+
+/// A JSON object whose values are not looked into.
+type Object<'a> = BTreeMap<String, &'a RawValue>;
+
+/// What a document turned out to be.
+#[derive(Debug)]
+pub(super) enum Document {
+    /// An answer.
+    Answer {
+        /// The provider's own count.
+        usage: Option<Usage>,
+        /// Why there is no proper text.
+        blocked: Option<String>,
+        /// Image parts in all candidates.
+        images: u64,
+    },
+    /// An error document, with its code as the status.
+    Error {
+        /// From 400 to 599.
+        status: u16,
+    },
+    /// Not a JSON object.
+    Broken {
+        /// Where it breaks; quotes nothing of it.
+        reason: String,
+    },
+}
+
+/// Reads a document. Total: any bytes give a `Document`.
+pub(super) fn read(body: &[u8]) -> Document {
+    let object: Object<'_> = match serde_json::from_slice(body) {
+        Ok(object) => object,
+        Err(error) => {
+            // serde_json's own message may quote the document.
+            let (line, column) = (error.line(), error.column());
+            return Document::Broken {
+                reason: format!(
+                    "the answer is not a JSON object: it breaks at line {line}, column {column}"
+                ),
+            };
+        }
+    };
+    if let Some(status) = error_status(&object) {
+        return Document::Error { status };
+    }
+    let candidates: Vec<Candidate> = piece::<Vec<&RawValue>>(&object, "candidates")
+        .unwrap_or_default()
+        .into_iter()
+        .map(|raw| serde_json::from_str(raw.get()).unwrap_or_default())
+        .collect();
+    Document::Answer {
+        usage: usage(&object),
+        blocked: blocked(&object, &candidates),
+        images: candidates.iter().map(Candidate::images).sum(),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Candidate {
+    finish_reason: Option<String>,
+    content: Option<Content>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Content {
+    parts: Option<Vec<Part>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Part {
+    inline_data: Option<InlineData>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct InlineData {
+    mime_type: Option<String>,
+}
+
+impl Candidate {
+    /// A missing reason is proper: the provider leaves out what is empty.
+    fn is_proper(&self) -> bool {
+        self.finish_reason.as_deref().is_none_or(|reason| ["STOP", "MAX_TOKENS"].contains(&reason))
+    }
+
+    fn images(&self) -> u64 {
+        let parts = self.content.as_ref().and_then(|content| content.parts.as_ref());
+        let count = parts.into_iter().flatten().filter(|part| part.is_image()).count();
+        u64::try_from(count).expect("a count fits 64 bits")
+    }
+}
+
+impl Part {
+    fn is_image(&self) -> bool {
+        let mime_type = self.inline_data.as_ref().and_then(|data| data.mime_type.as_deref());
+        mime_type.is_some_and(|mime_type| mime_type.starts_with("image/"))
+    }
+}
+
+fn blocked(object: &Object<'_>, candidates: &[Candidate]) -> Option<String> {
+    let feedback: Option<Object<'_>> = piece(object, "promptFeedback");
+    let reason = feedback.and_then(|feedback| piece(&feedback, "blockReason")).or_else(|| {
+        if candidates.iter().any(Candidate::is_proper) {
+            return None;
+        }
+        candidates.iter().find_map(|candidate| candidate.finish_reason.clone())
+    });
+    reason.map(|reason: String| text::bounded(&reason, REASON_BYTES_MAX))
+}
+
+/// None as well when a count is there but is no count: a wrong 0 would hand out quota twice.
+fn usage(object: &Object<'_>) -> Option<Usage> {
+    let raw = object.get("usageMetadata")?.get();
+    let counts: Object<'_> = serde_json::from_str(raw).ok()?;
+    let count = |name| match counts.get(name).map(|raw| raw.get()) {
+        None | Some("null") => Some(0),
+        Some(text) => unquoted(text).parse::<u64>().ok(),
+    };
+    Some(Usage {
+        prompt: count("promptTokenCount")?,
+        cached: count("cachedContentTokenCount")?,
+        candidates: count("candidatesTokenCount")?,
+        thoughts: count("thoughtsTokenCount")?,
+        tool_use_prompt: count("toolUsePromptTokenCount")?,
+        total: count("totalTokenCount")?,
+        raw: (raw.len() <= USAGE_RAW_BYTES_MAX).then(|| raw.to_owned()),
+    })
+}
+
+/// The format writes 64-bit integers as strings too.
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+fn error_status(object: &Object<'_>) -> Option<u16> {
+    let error: Object<'_> = piece(object, "error")?;
+    piece(&error, "code").filter(|code| (400..600).contains(code))
+}
+
+fn piece<'a, T: Deserialize<'a>>(object: &Object<'a>, name: &str) -> Option<T> {
+    serde_json::from_str(object.get(name)?.get()).ok()
+}
+
+#[cfg(test)]
+mod tests;

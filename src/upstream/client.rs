@@ -1,0 +1,351 @@
+//! The call over the wire.
+//!
+//! The I/O only fills [`Received`]; what it means is decided afterwards by `conclude`, a function
+//! of what came, what failed and whether the body could still be revoked.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+
+use super::answer::{self, Document};
+use super::body::{Custody, OnProgress, Watched};
+use super::classify::classify;
+use super::{NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, text};
+
+/// A model's answer with several images is tens of MiB; more is a fault or an attack.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Error documents are a few KiB.
+const REFUSAL_BYTES_MAX: usize = 1 << 20;
+const REASON_BYTES_MAX: usize = 1 << 10;
+const TIER_BYTES_MAX: usize = 64;
+/// Shorter keys (of test servers) are no secret, and any text may hold them by chance.
+const KEY_BYTES_MIN: usize = 8;
+
+/// How long sent bytes may stay unacknowledged before the kernel gives the connection up: the
+/// longest that a request can be under way unseen, which admission adds to every window.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
+/// Probes keep NAT entries alive while a model thinks. With `UNACKNOWLEDGED_MAX` set, Linux gives
+/// the connection up on the first lost probe, so they are as rare as such entries allow.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+/// Well below the time after which servers close idle connections (a minute and more), so that
+/// hardly any request meets a closing one: its end would be unknown.
+const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(20);
+
+/// The longest time of each phase of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For name, connection and TLS together.
+    pub connect: Duration,
+    /// From the start until the head of the answer.
+    pub headers: Duration,
+    /// Without any byte while the answer's body is read.
+    pub idle: Duration,
+    /// For the whole call.
+    pub whole: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            // Three round trips; beyond this the path is broken.
+            connect: Duration::from_secs(10),
+            // The head comes when the answer is complete, and thinking models take minutes.
+            headers: Duration::from_mins(10),
+            // A complete answer flows without pauses.
+            idle: Duration::from_mins(1),
+            // Bounds an answer that drips.
+            whole: Duration::from_mins(15),
+        }
+    }
+}
+
+/// One request.
+pub struct Call {
+    /// Scheme, host, port and an optional path prefix, such as
+    /// `https://generativelanguage.googleapis.com`. A query or fragment in it is dropped.
+    pub base_url: String,
+    /// The model without `models/`, such as `gemini-3.6-flash`.
+    pub model: String,
+    /// The key of the project.
+    pub key: SecretString,
+    /// The JSON document to send, as it is; not empty.
+    pub body: Bytes,
+}
+
+/// Shows neither key nor body, which holds people's text.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("model", &self.model)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The HTTP client and its connections, for all projects of the process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    timeouts: Timeouts,
+}
+
+impl Client {
+    /// A client with the timeouts of production.
+    pub fn new() -> Result<Self, UpstreamError> {
+        Self::with_timeouts(Timeouts::default())
+    }
+
+    /// A client with other timeouts.
+    pub fn with_timeouts(timeouts: Timeouts) -> Result<Self, UpstreamError> {
+        let http = builder(timeouts).build().map_err(UpstreamError::Setup)?;
+        Ok(Self { http, timeouts })
+    }
+
+    /// Sends one `generateContent` request, once, and tells how it ended. `on_progress` is called
+    /// from whichever task makes the step, so it must be quick and must not block.
+    ///
+    /// Dropping the future closes the connection; how that call ended is unknown.
+    pub async fn generate(
+        &self,
+        call: Call,
+        on_progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Report {
+        let on_progress: OnProgress = Arc::new(on_progress);
+        let custody = Arc::new(Custody::default());
+        let mut received = Received::default();
+        let failure = match self.request(&call, &custody, &on_progress) {
+            Ok(request) => {
+                let exchange = self.exchange(request, &on_progress, &mut received);
+                let ended = timeout(self.timeouts.whole, exchange).await;
+                ended.unwrap_or_else(|_| Err(late("a complete answer", self.timeouts.whole))).err()
+            }
+            Err(failure) => Some(failure),
+        };
+        Report {
+            status: received.status,
+            date_header: received.date,
+            service_tier: received.tier.take(),
+            outcome: conclude(received, failure, &custody, call.key.expose_secret()),
+            body_sent: custody.is_sent(),
+        }
+    }
+
+    fn request(
+        &self,
+        call: &Call,
+        custody: &Arc<Custody>,
+        on_progress: &OnProgress,
+    ) -> Result<reqwest::Request, Failure> {
+        let unusable = |reason: &str| Failure { kind: NotSentKind::Other, reason: reason.into() };
+        if call.body.is_empty() {
+            return Err(unusable("the request body is empty; it must be a JSON document"));
+        }
+        let url = url(&call.base_url, &call.model).ok_or_else(|| {
+            unusable("the base URL is not of the form http(s)://host; correct `base_url`")
+        })?;
+        let mut key = HeaderValue::from_str(call.key.expose_secret())
+            .map_err(|_| unusable("the key holds characters that a header cannot carry"))?;
+        key.set_sensitive(true);
+        let body = Watched::new(call.body.clone(), custody.clone(), on_progress.clone());
+        self.http
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-goog-api-key", key)
+            .body(reqwest::Body::wrap(body))
+            .build()
+            .map_err(failure)
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        on_progress: &OnProgress,
+        received: &mut Received,
+    ) -> Result<(), Failure> {
+        let Timeouts { headers, idle, .. } = self.timeouts;
+        let mut response = timeout(headers, self.http.execute(request))
+            .await
+            .map_err(|_| late("the head of an answer", headers))?
+            .map_err(failure)?;
+        on_progress(Progress::Headers { status: response.status().as_u16() });
+        received.status = Some(response.status().as_u16());
+        received.read_headers(response.headers());
+        let max = if response.status().is_success() { ANSWER_BYTES_MAX } else { REFUSAL_BYTES_MAX };
+        while let Some(piece) = timeout(idle, response.chunk())
+            .await
+            .map_err(|_| late("the next part of the answer", idle))?
+            .map_err(failure)?
+        {
+            if received.body.len().saturating_add(piece.len()) > max {
+                return Err(Failure {
+                    kind: NotSentKind::Other,
+                    reason: format!("the answer is longer than {max} bytes"),
+                });
+            }
+            received.body.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+}
+
+/// What came from the provider, as far as it came.
+#[derive(Default)]
+struct Received {
+    status: Option<u16>,
+    date: Option<i64>,
+    tier: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Received {
+    fn read_headers(&mut self, headers: &HeaderMap) {
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        self.date = headers
+            .get(DATE)
+            .and_then(text)
+            .and_then(|date| chrono::DateTime::parse_from_rfc2822(&date).ok())
+            .map(|date| date.timestamp());
+        self.tier = headers
+            .get("x-gemini-service-tier")
+            .and_then(text)
+            .map(|tier| text::bounded(&tier, TIER_BYTES_MAX));
+    }
+}
+
+/// Why the exchange stopped before its end. `kind` holds only if nothing was sent.
+struct Failure {
+    kind: NotSentKind,
+    reason: String,
+}
+
+/// What the call came to. An error status is a refusal even when its body broke off; without a
+/// status only a body that was revoked in time proves that nothing was sent.
+fn conclude(received: Received, failed: Option<Failure>, custody: &Custody, key: &str) -> Outcome {
+    let Received { status, body, .. } = received;
+    match (status, failed) {
+        (Some(status @ 200..=299), None) => read_answer(status, body, key),
+        (None | Some(200..=299), Some(Failure { kind, reason })) => {
+            if status.is_none() && custody.revoke() {
+                Outcome::NotSent { reason, kind }
+            } else {
+                Outcome::Unknown { reason }
+            }
+        }
+        (Some(status), _) => Outcome::Refused(refusal(status, &body, key)),
+        (None, None) => unreachable!("an exchange without a failure has a status"),
+    }
+}
+
+fn read_answer(status: u16, body: Vec<u8>, key: &str) -> Outcome {
+    match answer::read(&body) {
+        Document::Answer { usage, blocked, images } => {
+            Outcome::Answered { body: body.into(), usage, blocked, images }
+        }
+        Document::Error { status } => Outcome::Refused(refusal(status, &body, key)),
+        Document::Broken { reason } => {
+            Outcome::Unknown { reason: format!("{reason} (status {status})") }
+        }
+    }
+}
+
+/// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`), so it is taken out
+/// before anything is read or cut.
+fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
+    let text = String::from_utf8_lossy(body);
+    if key.len() >= KEY_BYTES_MIN && text.contains(key) {
+        classify(status, text.replace(key, "[key]").as_bytes())
+    } else {
+        classify(status, body)
+    }
+}
+
+fn late(what: &str, after: Duration) -> Failure {
+    Failure {
+        kind: NotSentKind::Other,
+        reason: format!("{what} did not come within {}", humantime::format_duration(after)),
+    }
+}
+
+/// The URL is left out of the text: a base URL may carry what its owner holds secret.
+fn failure(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let kind = if error.is_dns() {
+        NotSentKind::Dns
+    } else if is_tls(&error) {
+        NotSentKind::Tls
+    } else if error.is_connect() {
+        NotSentKind::Connect
+    } else {
+        NotSentKind::Other
+    };
+    Failure { kind, reason: text::bounded(&text::chain(&error), REASON_BYTES_MAX) }
+}
+
+/// The TLS library's error travels inside `io::Error`s, whose `source` steps over their content.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| -> &(dyn Error + 'static) { inner }),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+/// `{base_url}/v1beta/models/{model}:generateContent`, the model percent-encoded as one segment.
+fn url(base_url: &str, model: &str) -> Option<reqwest::Url> {
+    let mut url = reqwest::Url::parse(base_url).ok()?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return None;
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    url.path_segments_mut().ok()?.pop_if_empty().extend([
+        "v1beta",
+        "models",
+        &format!("{model}:generateContent"),
+    ]);
+    Some(url)
+}
+
+/// No second copy of a request ever leaves by itself: no retries and no redirects, which would
+/// also carry the key to another host. HTTP/1.1 gives each call its own connection, so one broken
+/// connection leaves one call in doubt.
+fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
+    // An error means that a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .gzip(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(timeouts.connect)
+        .pool_idle_timeout(IDLE_CONNECTION_MAX)
+        .tcp_nodelay(true)
+        .tcp_keepalive(PROBE_AFTER)
+        .tcp_user_timeout(UNACKNOWLEDGED_MAX)
+        .tls_certs_merge(mozilla_roots())
+}
+
+/// The system's certificates are trusted together with Mozilla's, which are built in: the
+/// platform's verifier refuses to start on a machine that has none, such as a bare container.
+fn mozilla_roots() -> impl Iterator<Item = reqwest::Certificate> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|root| reqwest::Certificate::from_der(root).expect("Mozilla's certificates are DER"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ impl Dir {
     }
 
     /// Whether this process may read `name`.
-    pub(super) fn may_read(&self, name: &OsStr) -> bool {
+    pub(super) fn may_read(&self, name: &str) -> bool {
         sys::accessat(&self.fd, name, sys::Access::READ_OK, AtFlags::EACCESS).is_ok()
     }
 

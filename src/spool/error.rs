@@ -129,13 +129,14 @@ impl SpoolError {
         source: impl Into<io::Error>,
     ) -> Self {
         let (path, source) = (path.into(), source.into());
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::NoSpace { action, path, source }
-            }
-            io::ErrorKind::PermissionDenied => Self::NotPermitted { action, path, source },
-            _ => Self::Io { action, path, source },
+        let kind = source.kind();
+        if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::NoSpace { action, path, source };
         }
+        if kind == io::ErrorKind::PermissionDenied {
+            return Self::NotPermitted { action, path, source };
+        }
+        Self::Io { action, path, source }
     }
 }
 

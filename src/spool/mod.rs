@@ -143,16 +143,20 @@ impl Spool {
     }
 
     fn is_used(&self, name: &str) -> Result<bool, SpoolError> {
-        let ended = [&self.done, &self.failed].map(|dir| (dir, &finish::SUFFIXES[..]));
-        let rejected = [(&self.rejected, &name::FORMAT_SUFFIXES[..])];
-        for (dir, suffixes) in ended.into_iter().chain(rejected) {
+        let places = [
+            (&self.done, &finish::SUFFIXES[..]),
+            (&self.failed, &finish::SUFFIXES[..]),
+            (&self.rejected, &name::FORMAT_SUFFIXES[..]),
+            (&self.rejected, &[finish::ERROR_SUFFIX][..]),
+        ];
+        for (dir, suffixes) in places {
             for suffix in suffixes {
-                if dir.stat(&format!("{name}{suffix}"))?.is_some() {
+                if dir.stat(format!("{name}{suffix}"))?.is_some() {
                     return Ok(true);
                 }
             }
         }
-        Ok(self.rejected.stat(&format!("{name}{}", finish::ERROR_SUFFIX))?.is_some())
+        Ok(false)
     }
 
     /// The copied input of batch `id`, whether it exists or not.
@@ -170,7 +174,7 @@ impl Spool {
     /// Where the results of the batch called `name` stand once it ended with `outcome`.
     #[must_use]
     pub fn results_path(&self, outcome: Outcome, name: &str) -> PathBuf {
-        self.ended(outcome).join(&format!("{name}{}", finish::RESULTS_SUFFIX))
+        self.ended(outcome).join(format!("{name}{}", finish::RESULTS_SUFFIX))
     }
 
     /// `incoming/`, to be watched.

@@ -1,7 +1,7 @@
 //! One look at `incoming/`: which files are complete, which are not, and what is refused.
 
 use std::collections::{BTreeMap, BinaryHeap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::PoisonError;
 
 use rustix::fs::{FileType, Stat};
@@ -81,9 +81,15 @@ impl Spool {
     /// `now` before, saw it the same; a second is also how soon to scan again while some are
     /// unsettled. Dotfiles, `*.tmp`, `*.part`, `*~` and options files are passed over.
     pub fn scan(&self, now: BootMs) -> Result<Scan, SpoolError> {
-        let mut look = Look { now, scan: Scan::default(), files: BinaryHeap::new(), refused: 0 };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = BTreeMap::new();
+        let mut look = Look {
+            now,
+            before: &seen,
+            seen: BTreeMap::new(),
+            files: BinaryHeap::new(),
+            refused: 0,
+            scan: Scan::default(),
+        };
         for entry in self.incoming.names()? {
             let entry = entry?;
             if name::is_ignored(&entry) {
@@ -91,60 +97,60 @@ impl Spool {
             }
             // Taken away since the listing.
             let Some(stat) = self.incoming.stat(&entry)? else { continue };
-            match refusal_at_sight(&entry, &stat) {
-                Some(refusal) => {
-                    look.refuse(entry, Identity::of(&stat), refusal, &seen, &mut fresh)
+            match (refusal_of_type(&stat), name::check(&entry)) {
+                (None, Ok(name)) => look.keep_oldest(name.to_owned(), &stat),
+                (Some(refusal), _) | (None, Err(refusal)) => {
+                    look.refuse(entry, Identity::of(&stat), refusal);
                 }
-                None => look.keep_oldest(entry, stat),
             }
         }
-        for Waiting { name, identity, links, .. } in
-            std::mem::take(&mut look.files).into_sorted_vec()
-        {
-            let before = seen.get(&name).filter(|before| before.identity == identity);
-            let since = before.map_or(now, |before| before.since);
+        for Waiting { name, identity, links, .. } in look.take_files() {
+            let since = look.still_since(&name, identity);
             if since.until(now) < caps::STABLE_MS {
                 look.scan.unsettled += 1;
-                fresh.insert(name, Seen { identity, since, refusal: None });
+                look.remember(name.into(), identity, since, None);
                 continue;
             }
             let unreadable = || (!self.incoming.may_read(&name)).then_some(Refusal::Unreadable);
             if let Some(refusal) = refusal_of_file(identity.size, links).or_else(unreadable) {
-                look.refuse(name, identity, refusal, &seen, &mut fresh);
+                look.refuse(name.into(), identity, refusal);
                 continue;
             }
-            if let Ok(text) = name::check(&name) {
-                look.scan.ready.push(Candidate { name: text.to_owned(), identity });
-            }
-            fresh.insert(name, Seen { identity, since, refusal: None });
+            look.remember(name.clone().into(), identity, since, None);
+            look.scan.ready.push(Candidate { name, identity });
         }
+        let Look { scan, seen: fresh, .. } = look;
         *seen = fresh;
-        Ok(look.scan)
+        Ok(scan)
     }
 }
 
 /// A scan under way.
-struct Look {
+struct Look<'a> {
     now: BootMs,
-    scan: Scan,
+    /// What the scan before remembered.
+    before: &'a BTreeMap<OsString, Seen>,
+    /// What the next one shall.
+    seen: BTreeMap<OsString, Seen>,
     /// The oldest regular files met so far; the newest of them on top.
     files: BinaryHeap<Waiting>,
     /// Refused entries met so far, reported before or not.
     refused: usize,
+    scan: Scan,
 }
 
-/// Ordered by age, then by name.
+/// A regular file under a good name. Ordered by age, then by name.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
     mtime_ns: i64,
-    name: OsString,
+    name: String,
     links: u64,
     identity: Identity,
 }
 
-impl Look {
-    fn keep_oldest(&mut self, name: OsString, stat: Stat) {
-        let identity = Identity::of(&stat);
+impl Look<'_> {
+    fn keep_oldest(&mut self, name: String, stat: &Stat) {
+        let identity = Identity::of(stat);
         let links = stat.st_nlink;
         self.files.push(Waiting { mtime_ns: identity.mtime_ns, name, links, identity });
         if self.files.len() > caps::SCAN_READY_MAX {
@@ -153,36 +159,44 @@ impl Look {
         }
     }
 
-    fn refuse(
-        &mut self,
-        name: OsString,
-        identity: Identity,
-        refusal: Refusal,
-        seen: &BTreeMap<OsString, Seen>,
-        fresh: &mut BTreeMap<OsString, Seen>,
-    ) {
+    /// The files met, the oldest first.
+    fn take_files(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.files).into_sorted_vec()
+    }
+
+    fn still_since(&self, name: &str, identity: Identity) -> BootMs {
+        let before = self.before.get(OsStr::new(name));
+        before.filter(|seen| seen.identity == identity).map_or(self.now, |seen| seen.since)
+    }
+
+    fn refuse(&mut self, name: OsString, identity: Identity, refusal: Refusal) {
         self.refused += 1;
         if self.refused > caps::SCAN_REFUSED_MAX {
             self.scan.left_out += 1;
             return;
         }
-        let before = seen.get(&name).filter(|before| {
+        let before = self.before.get(&name).filter(|seen| {
             // What happens inside a directory changes its times, not that it is one.
-            let inode = (before.identity.dev, before.identity.ino) == (identity.dev, identity.ino);
-            inode && (before.identity == identity || refusal == Refusal::Directory)
+            let same_inode = (seen.identity.dev, seen.identity.ino) == (identity.dev, identity.ino);
+            seen.identity == identity || (same_inode && refusal == Refusal::Directory)
         });
-        let since = before.map_or(self.now, |before| before.since);
-        if before.is_none_or(|before| before.refusal.as_ref() != Some(&refusal)) {
+        let since = before.map_or(self.now, |seen| seen.since);
+        if before.is_none_or(|seen| seen.refusal.as_ref() != Some(&refusal)) {
             let name = name::printable(&name);
             self.scan.refused.push(Refused { name, reason: refusal.clone() });
         }
-        fresh.insert(name, Seen { identity, since, refusal: Some(refusal) });
+        self.remember(name, identity, since, Some(refusal));
     }
-}
 
-/// What needs no waiting to be known.
-fn refusal_at_sight(entry: &OsString, stat: &Stat) -> Option<Refusal> {
-    refusal_of_type(stat).or_else(|| name::check(entry).err())
+    fn remember(
+        &mut self,
+        name: OsString,
+        identity: Identity,
+        since: BootMs,
+        refusal: Option<Refusal>,
+    ) {
+        self.seen.insert(name, Seen { identity, since, refusal });
+    }
 }
 
 /// Anything but a regular file.

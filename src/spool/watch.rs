@@ -1,7 +1,8 @@
 //! A hint that something happened in `incoming/`. Hints get lost: the periodic scan is the truth.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 
 /// Calls back on changes in a directory for as long as it lives.
@@ -38,14 +39,14 @@ impl Watcher {
 
 /// Whether a scan is worth it. Our own looking at the directory must not cause the next look.
 fn is_hint(event: &Event) -> bool {
-    let changes = match event.kind {
-        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => true,
-        EventKind::Access(access) => {
-            access == notify::event::AccessKind::Close(notify::event::AccessMode::Write)
-        }
-        EventKind::Remove(_) => false,
-    };
-    let ignored = |path: &std::path::PathBuf| path.file_name().is_some_and(super::name::is_ignored);
+    // Not each write: a file that is being written is looked at again anyway.
+    let changes = matches!(
+        event.kind,
+        EventKind::Create(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Access(AccessKind::Close(AccessMode::Write))
+    );
+    let ignored = |path: &PathBuf| path.file_name().is_some_and(super::name::is_ignored);
     let all_ignored = !event.paths.is_empty() && event.paths.iter().all(ignored);
     event.need_rescan() || (changes && !all_ignored)
 }

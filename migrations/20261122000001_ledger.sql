@@ -53,6 +53,8 @@ CREATE TABLE batch (
     id INTEGER PRIMARY KEY,
     -- What users see: a UUIDv7, made by `submit` or by the daemon.
     uid TEXT NOT NULL UNIQUE,
+    -- Its directory under working/ in the spool.
+    work TEXT NOT NULL UNIQUE,
     -- The dropped file's name, and the unique name of its outputs.
     file_name TEXT NOT NULL,
     out_name TEXT NOT NULL,
@@ -96,7 +98,7 @@ CREATE INDEX batch_open ON batch (id) WHERE state < 2;
 -- Used when a file is dropped: is it known?
 CREATE INDEX batch_content ON batch (sha256);
 
--- One prompt of a batch. id = batch.id * 2^32 + the item's number (1-based).
+-- One prompt of a batch. id = batch.id * 2^32 + the number of its line in the file (1-based).
 CREATE TABLE item (
     id INTEGER PRIMARY KEY,
     -- Where its line stands in the accepted file.

@@ -36,6 +36,9 @@ pub(crate) const CONNECT_MAX_MS: u64 = 60_000;
 pub(crate) const KEY_ASIDE_BASE_MS: u64 = 60_000;
 pub(crate) const KEY_ASIDE_MAX_MS: u64 = 3_600_000;
 
+/// How long an item whose line could not be read from the accepted file waits, in milliseconds.
+pub(crate) const UNREADABLE_RETRY_MS: u64 = 30_000;
+
 /// How long a project is held after the provider stopped it for its bill, in milliseconds.
 pub(crate) const BILLING_HOLD_MS: u64 = 3_600_000;
 

@@ -2,18 +2,24 @@
 //! from it what each provider quota still allows, and holds batch prompts in a durable queue until
 //! capacity exists.
 //!
-//! The modules are declared in reading order. `ARCHITECTURE.md` is the map: the way a prompt
-//! travels and the walls (A1-A11) between the rooms.
+//! The modules stand in reading order. `ARCHITECTURE.md` is the map: the way a prompt travels and
+//! the walls (A1-A11) between the rooms.
 
 pub mod gate;
 
 pub mod calendar;
 pub mod formats;
 
-pub mod config;
+pub mod engine;
 
 pub mod store;
+
 pub mod spool;
 pub mod upstream;
 
+pub mod config;
+
 pub mod emulator;
+
+mod caps;
+pub mod clock;

@@ -9,7 +9,7 @@ use crate::gate::window::AttemptId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
 };
-use crate::upstream::{Outcome, Refusal, RefusalClass, Report, ThrottleKind, Usage};
+use crate::upstream::{NotSentKind, Outcome, Refusal, RefusalClass, Report, ThrottleKind, Usage};
 
 /// An attempt's end as the shell tells it.
 pub(super) struct Answer {
@@ -41,6 +41,13 @@ struct Problem {
     message: String,
 }
 
+impl Problem {
+    fn line(&self, key: &str) -> String {
+        let line = formats::error_line(key, self.code, self.status, &self.message, None);
+        String::from_utf8(line).expect("a results line is JSON, and that is UTF-8")
+    }
+}
+
 impl Engine {
     /// Decides what an attempt's end means and updates everything but the queue, which waits for
     /// the settlement to be durable.
@@ -51,13 +58,52 @@ impl Engine {
         flight: &Flight,
         answer: Answer,
     ) -> Conclusion {
-        let Answer { key, report, line, latency_ms } = answer;
-        let fate = match &report.outcome {
+        let fate = match &answer.report.outcome {
             Outcome::Answered { .. } => self.answered(now, flight),
             Outcome::Refused(refusal) => self.refused(now, flight, refusal),
             Outcome::NotSent { reason, .. } => self.not_sent(now, id, flight, reason),
             Outcome::Unknown { reason } => self.unknown(now, flight, reason),
         };
+        self.write_up(now, id, flight, fate, answer)
+    }
+
+    /// The item's line could not be read, so nothing was sent: it is tried again later.
+    pub(super) fn unreadable(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        flight: &Flight,
+        reason: String,
+    ) -> Conclusion {
+        let not_before = now.wall.plus(caps::UNREADABLE_RETRY_MS);
+        let fate = Fate {
+            end: AttemptEnd::Aborted,
+            state: ItemState::Queued,
+            item: QueuedItem { not_before, ..flight.item.clone() },
+            keeps_place: false,
+            error: Some(Problem { code: 500, status: "INTERNAL", message: reason.clone() }),
+        };
+        let report = Report {
+            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
+            status: None,
+            date_header: None,
+            service_tier: None,
+            body_sent: false,
+        };
+        let answer = Answer { key: String::new(), report, line: None, latency_ms: 0 };
+        self.write_up(now, id, flight, fate, answer)
+    }
+
+    /// Turns what was decided into what is written, and settles the books in memory.
+    fn write_up(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        flight: &Flight,
+        fate: Fate,
+        answer: Answer,
+    ) -> Conclusion {
+        let Answer { key, report, line, latency_ms } = answer;
         let act = actual(flight.est, &report.outcome, fate.end);
         let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
             self.gate.void(id);
@@ -72,9 +118,7 @@ impl Engine {
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {
             ItemState::Succeeded => line,
-            ItemState::Failed => fate.error.as_ref().map(|problem| {
-                formats::error_line(&key, problem.code, problem.status, &problem.message)
-            }),
+            ItemState::Failed => fate.error.as_ref().map(|problem| problem.line(&key)),
             ItemState::Queued | ItemState::Cancelled | ItemState::Held => None,
         };
         let attempt = EndedAttempt {
@@ -340,11 +384,16 @@ fn actual(est: Weights, outcome: &Outcome, end: AttemptEnd) -> Weights {
     match outcome {
         Outcome::Answered { usage, images, .. } => Weights {
             requests: est.requests,
-            input_tokens: usage.as_ref().map_or(est.input_tokens, Usage::input),
+            input_tokens: usage.as_ref().map_or(est.input_tokens, input_of),
             images: *images,
         },
         Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
     }
+}
+
+/// What counts as input: the prompt, and what the provider's own tools added to it.
+fn input_of(usage: &Usage) -> u64 {
+    usage.prompt.saturating_add(usage.tool_use_prompt)
 }
 
 fn tokens(outcome: &Outcome) -> Tokens {
@@ -356,7 +405,7 @@ fn tokens(outcome: &Outcome) -> Tokens {
             thought: usage.thoughts,
             tool: usage.tool_use_prompt,
             total: usage.total,
-            raw: Some(usage.raw.to_string()),
+            raw: usage.raw.clone(),
         },
         _ => Tokens::default(),
     }

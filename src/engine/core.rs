@@ -10,8 +10,7 @@ use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::units::{BootMs, Now, UnixMs};
 use crate::gate::window::{AttemptId, DELTA_MS};
-use crate::store::{BatchId, ItemState, QueuedItem, Settlement};
-use crate::upstream::Report;
+use crate::store::{BatchId, ItemState, QueuedItem};
 
 /// Everything the daemon decides with. Does no I/O; `now` is an argument.
 #[derive(Debug)]
@@ -75,6 +74,7 @@ impl Engine {
         match event {
             Event::Tick => {}
             Event::Drain => self.draining = true,
+            Event::BucketFound { id, project, group } => self.found(id, project, group),
             Event::BatchOpened(setup) => self.open(*setup),
             Event::Loaded { batch, items } => self.loaded(batch, items),
             Event::LoadFailed(batch) => {
@@ -102,13 +102,16 @@ impl Engine {
             }
             Event::Ended { id, key, report, line, latency_ms } => {
                 let answer = conclude::Answer { key, report: *report, line, latency_ms };
-                effects.extend(self.ended(now, id, answer).map(|done| Effect::Settle(vec![done])));
+                effects.extend(self.land(id).map(|flight| {
+                    let conclusion = self.conclude(now, id, &flight, answer);
+                    self.write(&flight, conclusion)
+                }));
             }
             Event::Unreadable { id, reason } => {
-                let report = Report::not_sent(reason);
-                let answer =
-                    conclude::Answer { key: String::new(), report, line: None, latency_ms: 0 };
-                effects.extend(self.ended(now, id, answer).map(|done| Effect::Settle(vec![done])));
+                effects.extend(self.land(id).map(|flight| {
+                    let conclusion = self.unreadable(now, id, &flight, reason);
+                    self.write(&flight, conclusion)
+                }));
             }
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
@@ -130,6 +133,16 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Adds a lane for a model that no preset and no configuration knows.
+    pub(super) fn found(&mut self, id: BucketId, project: i64, group: String) {
+        if self.lanes.contains_key(&id) {
+            return;
+        }
+        let day = self.projects[&project].day.clone();
+        self.gate.define(id, Vec::new(), day);
+        self.lanes.insert(id, Lane::new(project, group, true));
     }
 
     fn open(&mut self, setup: BatchSetup) {
@@ -176,14 +189,15 @@ impl Engine {
             project: flight.project,
             key: flight.key,
             model: job.setup.model.clone(),
+            work: job.setup.work.clone(),
+            dialect: job.setup.dialect,
         }))
     }
 
     /// Takes back a reservation that was not written: as if it had never been.
     fn unreserve(&mut self, id: AttemptId) {
         self.gate.void(id);
-        let Some(flight) = self.flights.remove(&id) else { return };
-        self.landed(id, &flight);
+        let Some(flight) = self.land(id) else { return };
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open -= 1;
             job.ready.push_front(flight.item);
@@ -199,8 +213,9 @@ impl Engine {
         }
     }
 
-    /// Frees what an attempt held besides quota.
-    pub(super) fn landed(&mut self, id: AttemptId, flight: &Flight) {
+    /// Takes an attempt out of flight and frees what it held besides quota.
+    fn land(&mut self, id: AttemptId) -> Option<Flight> {
+        let flight = self.flights.remove(&id)?;
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         project.in_flight -= 1;
         if project.link.probe == Some(id) {
@@ -208,14 +223,12 @@ impl Engine {
         }
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.in_flight -= 1;
+        Some(flight)
     }
 
-    fn ended(&mut self, now: Now, id: AttemptId, answer: conclude::Answer) -> Option<Settlement> {
-        let flight = self.flights.remove(&id)?;
-        self.landed(id, &flight);
-        let conclusion = self.conclude(now, id, &flight, answer);
+    fn write(&mut self, flight: &Flight, conclusion: conclude::Conclusion) -> Effect {
         self.settling.insert(flight.item.id, conclusion.settling);
-        Some(conclusion.settlement)
+        Effect::Settle(vec![conclusion.settlement])
     }
 
     fn settled(&mut self, item: i64) {

@@ -7,15 +7,14 @@
 
 mod conclude;
 mod core;
-pub mod export;
-pub mod intake;
+
+
 mod plan;
-pub mod run;
+
+
 pub mod start;
 mod state;
 
-#[cfg(test)]
-mod tests;
 
 pub use core::Engine;
 pub use state::{BatchSetup, BucketView, Effect, Event, ProjectView, SendOrder};

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::NaiveDate;
 
 use crate::calendar::QuotaDay;
+use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, LimitState};
 use crate::gate::units::{BootMs, UnixMs, Weights};
 use crate::gate::window::AttemptId;
-use crate::store::{BatchId, ItemState, NewAttempt, QueuedItem, Settlement};
+use crate::store::{
+    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError,
+};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.
@@ -16,6 +19,15 @@ use crate::upstream::Report;
 pub enum Event {
     /// Time has passed.
     Tick,
+    /// A bucket for a model whose limits nobody knows.
+    BucketFound {
+        /// Which.
+        id: BucketId,
+        /// Whose.
+        project: i64,
+        /// Its quota group.
+        group: String,
+    },
     /// A batch may be sent.
     BatchOpened(Box<BatchSetup>),
     /// A page of a batch's queue.
@@ -142,6 +154,10 @@ pub struct SendOrder {
     pub key: usize,
     /// The model.
     pub model: String,
+    /// The batch's directory under `working/`.
+    pub work: String,
+    /// The dialect of its file.
+    pub dialect: Dialect,
 }
 
 /// A batch as the engine needs it.
@@ -151,6 +167,10 @@ pub struct BatchSetup {
     pub id: BatchId,
     /// Its bucket.
     pub bucket: BucketId,
+    /// Its directory under `working/`.
+    pub work: String,
+    /// The dialect of its file.
+    pub dialect: Dialect,
     /// The model.
     pub model: String,
     /// The tenant.
@@ -158,7 +178,7 @@ pub struct BatchSetup {
     /// 0 high, 1 normal, 2 low.
     pub priority: u8,
     /// What to do with an item whose attempt was cut off.
-    pub in_doubt: crate::formats::InDoubt,
+    pub in_doubt: InDoubt,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
     /// Items that have not come to their end.
@@ -168,6 +188,39 @@ pub struct BatchSetup {
     /// Why nothing of it is sent any more, and whether the user said so.
     pub stopped: Option<(String, bool)>,
 }
+
+impl BatchSetup {
+    /// What the engine needs of a batch that is open.
+    ///
+    /// # Errors
+    /// When the row holds a word that this version does not know.
+    pub fn of(batch: &Batch) -> Result<Self, StoreError> {
+        let unknown = |column: &str, word: &str| {
+            StoreError::Inconsistent(format!("batch.{column} of {} is {word}", batch.uid))
+        };
+        let done = batch.succeeded + batch.failed + batch.cancelled;
+        Ok(Self {
+            id: batch.id,
+            bucket: batch.bucket_id,
+            work: batch.work.clone(),
+            dialect: batch.dialect.parse().map_err(|_| unknown("dialect", &batch.dialect))?,
+            model: batch.model.clone(),
+            tenant: batch.tenant.clone(),
+            priority: batch.priority,
+            in_doubt: batch.in_doubt.parse().map_err(|_| unknown("in_doubt", &batch.in_doubt))?,
+            not_before: batch.not_before,
+            remaining: batch.items.saturating_sub(done),
+            succeeded: batch.succeeded,
+            stopped: batch.stopped.clone().map(|reason| {
+                let cancelled = reason == CANCELLED;
+                (reason, cancelled)
+            }),
+        })
+    }
+}
+
+/// Why a batch is stopped when its user said so.
+pub const CANCELLED: &str = "cancelled by its user";
 
 /// A project as the engine needs it.
 #[derive(Clone, Debug)]
@@ -217,6 +270,20 @@ pub(super) struct Lane {
     /// 429s without a quota's name, one after another.
     pub(super) unexplained: u32,
     pub(super) wait: Option<(BootMs, String)>,
+}
+
+impl Lane {
+    pub(super) fn new(project: i64, group: String, learning: bool) -> Self {
+        Self {
+            project,
+            model_group: group,
+            order: BTreeSet::new(),
+            learning: learning.then_some(Learning { at_once: 1, good: 0 }),
+            in_flight: 0,
+            unexplained: 0,
+            wait: None,
+        }
+    }
 }
 
 /// Additive increase, multiplicative decrease.

@@ -286,8 +286,8 @@ pub struct OpenAttempt {
     pub id: AttemptId,
     /// Its item.
     pub item_id: Option<i64>,
-    /// Its bucket.
-    pub bucket_id: BucketId,
+    /// The name of its project.
+    pub project: String,
     /// The first day it counts on.
     pub day_lo: String,
     /// What was reserved.
@@ -303,11 +303,11 @@ pub struct OpenAttempt {
 /// The attempts that were open when the last daemon ended.
 pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT a.id AS "id!", a.item_id, a.bucket_id, a.day_lo, a.est_requests, a.est_input_tokens,
-            a.est_images, coalesce(i.attempts, 0) AS "attempts!: i64",
+        r#"SELECT a.id AS "id!", a.item_id, p.name AS project, a.day_lo, a.est_requests,
+            a.est_input_tokens, a.est_images, coalesce(i.attempts, 0) AS "attempts!: i64",
             coalesce(i.doubts, 0) AS "doubts!: i64",
             coalesce(b.in_doubt, 'fail') AS "policy!: String"
-        FROM attempt AS a
+        FROM attempt AS a JOIN project AS p ON p.id = a.project_id
             LEFT JOIN item AS i ON i.id = a.item_id
             LEFT JOIN batch AS b ON b.id = a.item_id >> 32
         WHERE a.state = 0 ORDER BY a.id"#
@@ -320,7 +320,7 @@ pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>,
             Ok(OpenAttempt {
                 id: AttemptId(row.id),
                 item_id: row.item_id,
-                bucket_id: BucketId(row.bucket_id),
+                project: row.project,
                 day_lo: row.day_lo,
                 est: weights(row.est_requests, row.est_input_tokens, row.est_images)?,
                 item_attempts: small(row.attempts)?,

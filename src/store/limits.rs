@@ -122,6 +122,8 @@ async fn sync_group(
 pub struct KnownModel {
     /// Whose.
     pub project: String,
+    /// The project's row id.
+    pub project_id: i64,
     /// The model id.
     pub model: String,
     /// Its quota group.
@@ -133,10 +135,10 @@ pub struct KnownModel {
 /// Every model that was ever entered.
 pub(super) async fn models(pool: &SqlitePool) -> Result<Vec<KnownModel>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT p.name AS project, m.name AS model, b.quota_group, m.bucket_id
+        "SELECT p.name AS project, p.id AS project_id, m.name AS model, b.quota_group, m.bucket_id
         FROM model AS m JOIN project AS p ON p.id = m.project_id
             JOIN bucket AS b ON b.id = m.bucket_id
-        ORDER BY 1, 2"
+        ORDER BY p.name, m.name"
     )
     .fetch_all(pool)
     .await
@@ -145,6 +147,7 @@ pub(super) async fn models(pool: &SqlitePool) -> Result<Vec<KnownModel>, StoreEr
         .into_iter()
         .map(|row| KnownModel {
             project: row.project,
+            project_id: row.project_id,
             model: row.model,
             quota_group: row.quota_group,
             bucket_id: BucketId(row.bucket_id),

@@ -228,6 +228,11 @@ impl Reader {
         queue::by_uid(&self.pool, uid).await
     }
 
+    /// The day before which a project's days are sealed.
+    pub async fn sealed_before(&self, project_id: i64) -> Result<Option<String>, StoreError> {
+        usage::sealed_before(&self.pool, project_id).await
+    }
+
     /// One batch by its row id.
     pub async fn batch(&self, id: BatchId) -> Result<Batch, StoreError> {
         queue::by_id(&self.pool, id).await
@@ -251,11 +256,6 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<ExportItem>, StoreError> {
         queue::export(&self.pool, id, after, limit).await
-    }
-
-    /// Where an item's line stands in the accepted file: offset and length in bytes.
-    pub async fn line_place(&self, item: i64) -> Result<(u64, u64), StoreError> {
-        queue::line_place(&self.pool, item).await
     }
 
     /// How many items of a batch are held.

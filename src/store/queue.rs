@@ -19,10 +19,16 @@ const SLICE: i64 = 1000;
 pub struct BatchId(pub i64);
 
 impl BatchId {
-    /// The id of item `number` (1-based) of this batch.
+    /// The id of the item on line `number` (1-based) of this batch's file.
     #[must_use]
     pub fn item(self, number: u32) -> i64 {
         (self.0 << 32) | i64::from(number)
+    }
+
+    /// The number of an item's line in its file.
+    #[must_use]
+    pub fn line_of_item(item: i64) -> u64 {
+        (item & 0xffff_ffff).unsigned_abs()
     }
 
     /// The batch that an item belongs to.
@@ -115,6 +121,8 @@ pub struct Source {
 pub struct NewBatch {
     /// What users see.
     pub uid: String,
+    /// Its directory under `working/` in the spool.
+    pub work: String,
     /// The dropped file's name.
     pub file_name: String,
     /// The name of its outputs.
@@ -148,6 +156,8 @@ pub struct Batch {
     pub id: BatchId,
     /// What users see.
     pub uid: String,
+    /// Its directory under `working/` in the spool.
+    pub work: String,
     /// The dropped file's name.
     pub file_name: String,
     /// The name of its outputs.
@@ -218,6 +228,10 @@ pub struct NewItem {
 pub struct QueuedItem {
     /// Its id.
     pub id: i64,
+    /// Where its line stands in the accepted file.
+    pub offset: u64,
+    /// The line's length in bytes.
+    pub bytes: u64,
     /// Input tokens to reserve.
     pub input_tokens: u64,
     /// Images to reserve.
@@ -233,7 +247,7 @@ pub struct QueuedItem {
 macro_rules! batches {
     ($tail:tt $(, $arg:expr)*) => {
         sqlx::query!(
-            r#"SELECT b.id, b.uid, b.file_name, b.out_name, b.dialect, b.project_id,
+            r#"SELECT b.id, b.uid, b.work, b.file_name, b.out_name, b.dialect, b.project_id,
                 p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
                 b.not_before, b.state, b.stopped, b.sha256, b.source_bytes, b.dropped_again,
                 b.items, b.succeeded, b.failed, b.cancelled, b.submitted_at, b.finished_at
@@ -244,6 +258,7 @@ macro_rules! batches {
             batch: Batch {
                 id: BatchId(row.id),
                 uid: row.uid,
+                work: row.work,
                 file_name: row.file_name,
                 out_name: row.out_name,
                 dialect: row.dialect,
@@ -328,11 +343,13 @@ pub(super) async fn insert(
     let bucket = new.bucket_id.0;
     let (not_before, submitted) = (new.not_before.map(|at| at.0), new.submitted_at.0);
     let done = sqlx::query!(
-        "INSERT INTO batch (uid, file_name, out_name, dialect, project_id, bucket_id, model,
+        "INSERT INTO batch (uid, work, file_name, out_name, dialect, project_id, bucket_id, model,
             tenant, priority, in_doubt, not_before, state, source_dev, source_ino,
             source_mtime_ns, source_bytes, source_uid, sha256, submitted_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, ?17, ?18,
+            ?19)",
         new.uid,
+        new.work,
         new.file_name,
         new.out_name,
         new.dialect,
@@ -560,7 +577,7 @@ pub(super) async fn queued(
     let (first, end) = id.range();
     let after = after.max(first);
     let rows = sqlx::query!(
-        "SELECT id, est_input_tokens, est_images, attempts, doubts, not_before FROM item
+        "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts, not_before FROM item
         WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         after,
         end,
@@ -573,6 +590,8 @@ pub(super) async fn queued(
         .map(|row| {
             Ok(QueuedItem {
                 id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
                 input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
                 images: count("item.est_images", row.est_images)?,
                 attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
@@ -581,15 +600,6 @@ pub(super) async fn queued(
             })
         })
         .collect()
-}
-
-/// Where an item's line stands in the accepted file: offset and length in bytes.
-pub(super) async fn line_place(pool: &SqlitePool, item: i64) -> Result<(u64, u64), StoreError> {
-    let row = sqlx::query!("SELECT line_offset, line_bytes FROM item WHERE id = ?1", item)
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::sql("finding an item's line"))?;
-    Ok((count("item.line_offset", row.line_offset)?, count("item.line_bytes", row.line_bytes)?))
 }
 
 /// An item of the export, with its results line if it was given one.

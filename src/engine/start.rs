@@ -1,0 +1,324 @@
+//! From configuration and ledger to an engine: what a start, and a look without a daemon, have in
+//! common.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+
+use super::conclude::doubtful;
+use super::core::Engine;
+use super::state::{Key, Lane, Link, Project};
+use crate::calendar::{CalendarError, QuotaDay};
+use crate::caps;
+use crate::config::{self, Config, ModelRule, UnknownModels};
+use crate::formats::InDoubt;
+use crate::gate::admit::{BucketId, Gate};
+use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
+use crate::gate::units::{BootMs, Metric, Now, UnixMs};
+use crate::gate::window::DELTA_MS;
+use crate::store::{
+    AttemptEnd, EndedAttempt, GroupSetup, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup,
+    Reader, RecentAttempt, Settlement, Store, StoreError, Tokens,
+};
+
+/// An attempt is over after this long at the latest (the client's timeouts), so this much further
+/// back than a window the ledger may hold something that still counts.
+const LONGEST_ATTEMPT_MS: u64 = 20 * 60_000;
+
+/// How far back quota days matter: today, yesterday, and slack for zones and clock steps.
+const DAYS_BACK_MS: u64 = 3 * 86_400_000;
+
+/// After a reboot or a clock that went back, ages by the wall clock are not to be trusted this
+/// soon after the last row.
+const DISTRUST_MS: u64 = 10 * 60_000;
+
+/// What keeps an engine from being built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A project's quota day makes no sense.
+    #[error("project {project}: its `day` cannot be used")]
+    Day {
+        /// Which.
+        project: String,
+        /// Why.
+        #[source]
+        source: CalendarError,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a project lets a batch do with a model.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// Its requests count in this bucket.
+    Bucket {
+        /// Which.
+        id: BucketId,
+        /// Its limits.
+        limits: Arc<[Limit]>,
+    },
+    /// The model is not offered on the project's tier.
+    Off(Source),
+    /// Nobody knows the model's limits; it may be learned.
+    Learn,
+    /// Nobody knows the model's limits, and the project refuses such models.
+    Unknown,
+}
+
+/// Where the requests of each project and model go.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    projects: BTreeMap<String, (i64, UnknownModels, BTreeMap<String, Route>)>,
+}
+
+impl Routes {
+    /// The row id of a project and its route for a model; `None` for an unknown project.
+    #[must_use]
+    pub fn find(&self, project: &str, model: &str) -> Option<(i64, Route)> {
+        let (id, unknown, models) = self.projects.get(project)?;
+        let route = models.get(model).cloned().unwrap_or(match unknown {
+            UnknownModels::Learn => Route::Learn,
+            UnknownModels::Refuse => Route::Unknown,
+        });
+        Some((*id, route))
+    }
+
+    /// The names of every project.
+    pub fn projects(&self) -> impl Iterator<Item = &str> {
+        self.projects.keys().map(String::as_str)
+    }
+
+    /// Adds a model that was learned of.
+    pub fn add(&mut self, project: &str, model: &str, id: BucketId) {
+        if let Some((_, _, models)) = self.projects.get_mut(project) {
+            models.insert(model.to_owned(), Route::Bucket { id, limits: Arc::new([]) });
+        }
+    }
+}
+
+/// A project's quota day.
+///
+/// # Errors
+/// When its zone or its cron expression cannot be used.
+pub fn quota_day(project: &config::Project) -> Result<QuotaDay, StartError> {
+    QuotaDay::new(&project.day.zone, &project.day.reset)
+        .map_err(|source| StartError::Day { project: project.name.clone(), source })
+}
+
+/// A project as the store enters it: every model that presets and configuration know.
+#[must_use]
+pub fn setup(project: &config::Project) -> ProjectSetup {
+    let mut groups: BTreeMap<String, GroupSetup> = BTreeMap::new();
+    for model in project.known_models() {
+        if let ModelRule::Known { quota_group, allowance: Allowance::Limited(limits) } =
+            project.allowance(model)
+        {
+            let group = groups.entry(quota_group).or_default();
+            group.models.push(model.to_owned());
+            group.limits = limits;
+        }
+    }
+    ProjectSetup { name: project.name.clone(), groups }
+}
+
+/// Enters every project of the configuration in the database and builds an engine on it.
+///
+/// # Errors
+/// When a quota day cannot be used or the database fails.
+pub async fn assemble(
+    config: &Config,
+    store: &Store,
+    now: Now,
+    seed: u64,
+) -> Result<(Engine, Routes), StartError> {
+    let mut ids = BTreeMap::new();
+    for project in &config.projects {
+        quota_day(project)?;
+        let entered = store.sync_project(setup(project), now.wall).await?;
+        ids.insert(project.name.clone(), entered);
+    }
+    doubt_open_attempts(store, config, now).await?;
+    build(config, store.reader(), ids, now, seed).await
+}
+
+/// Builds an engine on a database that this process may only read, for reports.
+///
+/// # Errors
+/// When a quota day cannot be used or the database fails.
+pub async fn look(config: &Config, reader: &Reader, now: Now) -> Result<Engine, StartError> {
+    let mut ids: BTreeMap<String, ProjectIds> = BTreeMap::new();
+    for model in reader.models().await? {
+        let entry = ids
+            .entry(model.project)
+            .or_insert_with(|| ProjectIds { id: model.project_id, buckets: BTreeMap::new() });
+        entry.buckets.insert(model.quota_group, model.bucket_id);
+    }
+    Ok(build(config, reader, ids, now, 0).await?.0)
+}
+
+async fn build(
+    config: &Config,
+    reader: &Reader,
+    ids: BTreeMap<String, ProjectIds>,
+    now: Now,
+    seed: u64,
+) -> Result<(Engine, Routes), StartError> {
+    let next = reader.next_attempt().await?;
+    let mut engine = Engine::new(Gate::default(), next, seed);
+    let mut routes = Routes::default();
+    for project in &config.projects {
+        let Some(ids) = ids.get(&project.name) else { continue };
+        let sealed = reader.sealed_before(ids.id).await?;
+        let models = add_project(&mut engine, project, ids, sealed)?;
+        routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
+    }
+    for model in reader.models().await? {
+        let Some((id, _, models)) = routes.projects.get_mut(&model.project) else { continue };
+        engine.found(model.bucket_id, *id, model.quota_group);
+        models
+            .entry(model.model)
+            .or_insert(Route::Bucket { id: model.bucket_id, limits: Arc::new([]) });
+    }
+    restore(&mut engine, reader, now).await?;
+    Ok((engine, routes))
+}
+
+fn add_project(
+    engine: &mut Engine,
+    project: &config::Project,
+    ids: &ProjectIds,
+    sealed: Option<String>,
+) -> Result<BTreeMap<String, Route>, StartError> {
+    let day = quota_day(project)?;
+    let mut models = BTreeMap::new();
+    let mut rpm = None;
+    for (group, setup) in setup(project).groups {
+        let Some(&id) = ids.buckets.get(&group) else { continue };
+        rpm = rpm.max(rpm_of(&setup.limits));
+        let limits: Arc<[Limit]> = setup.limits.clone().into();
+        for model in setup.models {
+            models.insert(model, Route::Bucket { id, limits: limits.clone() });
+        }
+        engine.gate.define(id, setup.limits, day.clone());
+        engine.lanes.insert(id, Lane::new(ids.id, group, false));
+    }
+    for model in project.known_models() {
+        if let ModelRule::Known { allowance: Allowance::Off { source }, .. } =
+            project.allowance(model)
+        {
+            models.insert(model.to_owned(), Route::Off(source));
+        }
+    }
+    let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
+    let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
+    let keys = project.keys.iter().map(|key| Key {
+        name: key.name.clone(),
+        refused: 0,
+        aside: None,
+    });
+    let state = Project {
+        name: project.name.clone(),
+        keys: keys.collect(),
+        next_key: 0,
+        link: Link::default(),
+        max_in_flight: project.max_in_flight.unwrap_or(in_flight).max(1),
+        in_flight: 0,
+        starts_per_second: caps::STARTS_PER_SECOND.max(rpm.unwrap_or(0) / 30),
+        second: BootMs(0),
+        started: 0,
+        held: None,
+        day,
+        sealed_before: sealed.and_then(|day| day.parse::<NaiveDate>().ok()),
+        sealing: false,
+    };
+    engine.projects.insert(ids.id, state);
+    Ok(models)
+}
+
+fn rpm_of(limits: &[Limit]) -> Option<u64> {
+    let minute = Window::Rolling { ms: MINUTE_MS };
+    let rpm = |limit: &&Limit| limit.metric == Metric::Requests && limit.window == minute;
+    limits.iter().find(rpm).map(|limit| limit.value)
+}
+
+/// Puts back into the gate what the ledger says is still counted.
+async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+    let back = engine.gate.longest_window_ms() + LONGEST_ATTEMPT_MS;
+    for attempt in reader.attempts_since(now.wall.minus(back)).await? {
+        let u = bound_now(&attempt, now);
+        engine.gate.restore(attempt.id, attempt.bucket_id, attempt.weights, u);
+    }
+    for (bucket, charge, weights) in reader.day_charges(now.wall.minus(DAYS_BACK_MS)).await? {
+        engine.gate.restore_day(bucket, charge, weights);
+    }
+    if let Some((last, other_boot)) = reader.last_wall().await?
+        && (last > now.wall || (other_boot && last.until(now.wall) < DISTRUST_MS))
+    {
+        let until = now.boot.plus(MINUTE_MS).plus(DELTA_MS);
+        let reason = "the machine was restarted or its clock went back: one window is waited out";
+        let buckets: Vec<_> = engine.lanes.keys().copied().collect();
+        for bucket in buckets {
+            engine.gate.block(bucket, until, reason.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// An old bound in terms of the present boot clock; when in doubt, later.
+fn bound_now(attempt: &RecentAttempt, now: Now) -> BootMs {
+    if attempt.same_boot { attempt.u_boot } else { now.boot_at(attempt.u_wall.min(now.wall)) }
+}
+
+/// Ends the attempts that a crash left open: whether they were answered is unknown, so they stay
+/// charged, and their items go where their batch's policy says.
+async fn doubt_open_attempts(store: &Store, config: &Config, now: Now) -> Result<(), StartError> {
+    let open = store.reader().open_attempts().await?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(attempts = open.len(), "{} requests were cut off by the last end", open.len());
+    let days: BTreeMap<&str, QuotaDay> = config
+        .projects
+        .iter()
+        .map(|project| Ok((project.name.as_str(), quota_day(project)?)))
+        .collect::<Result<_, StartError>>()?;
+    let rows = open.iter().map(|attempt| doubt(attempt, &days, now)).collect();
+    Ok(store.settle(rows).await?)
+}
+
+fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Settlement {
+    let u_boot = now.boot.plus(DELTA_MS);
+    let u_wall = now.wall.plus(DELTA_MS);
+    let pacific = QuotaDay::pacific();
+    let day = days.get(attempt.project.as_str()).unwrap_or(&pacific);
+    let today = day.span_at(u_wall.to_utc()).key.to_string();
+    let policy = attempt.policy.parse().unwrap_or(InDoubt::Retry);
+    Settlement {
+        attempt: Some(EndedAttempt {
+            id: attempt.id,
+            end: AttemptEnd::InDoubt,
+            u_wall,
+            u_boot,
+            day_hi: today.max(attempt.day_lo.clone()),
+            act: attempt.est,
+            tokens: Tokens::default(),
+            http_status: None,
+            quota_id: None,
+            service_tier: None,
+            error: Some("the daemon was stopped while the request was under way".to_owned()),
+            latency_ms: None,
+        }),
+        item: attempt.item_id.map(|id| ItemUpdate {
+            id,
+            state: doubtful(policy),
+            attempts: attempt.item_attempts,
+            doubts: attempt.item_doubts + 1,
+            not_before: UnixMs(0),
+            line: None,
+        }),
+    }
+}
+

@@ -103,7 +103,7 @@ mod tests {
         check(nextest, "     Summary [   0.005s] 1 test run: 1 passed, 2 skipped", Some((1, 0)));
         check(
             nextest,
-            "     Summary [  61.2s] 9 tests run: 6 passed (1 slow, 2 leaky), 1 failed, 2 timed out, \
+            "Summary [  61.2s] 9 tests run: 6 passed (1 slow, 2 leaky), 1 failed, 2 timed out, \
              0 skipped",
             Some((6, 3)),
         );
@@ -119,7 +119,7 @@ mod tests {
         check(
             nextest,
             "Summary [ 1s] 1 test run: 1 passed, 0 skipped\n\
-             \u{1b}[32;1m     Summary\u{1b}[0m [   0.0s] \u{1b}[1m7\u{1b}[0m tests run: \
+             \u{1b}[32;1m  Summary\u{1b}[0m [   0.0s] \u{1b}[1m7\u{1b}[0m tests run: \
              \u{1b}[1m7\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, \u{1b}[1m0\u{1b}[0m skipped\n",
             Some((7, 0)),
         );

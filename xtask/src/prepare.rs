@@ -48,7 +48,7 @@ pub(crate) fn write() -> Result<bool> {
     }
     let Difference { missing, stale, changed } = difference;
     println!(
-        ".sqlx: {} queries, {} added, {} changed, {} removed",
+        ".sqlx: {} in all, {} added, {} changed, {} removed",
         wanted.len(),
         missing.len(),
         changed.len(),
@@ -62,7 +62,7 @@ pub(crate) fn check() -> Result<bool> {
     let wanted = describe_queries()?;
     let difference = compare(&read(&shell::root().join(".sqlx"))?, &wanted);
     if difference == Difference::default() {
-        println!(".sqlx: {} queries, all fresh", wanted.len());
+        println!(".sqlx: {} in all, all fresh", wanted.len());
         return Ok(true);
     }
     let Difference { missing, stale, changed } = difference;

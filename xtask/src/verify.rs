@@ -70,7 +70,6 @@ pub(crate) fn test(steps: &[Step]) -> bool {
         times.push((step.name, now().duration_since(begun)));
         total += outcome.count;
         if let Some(reason) = outcome.left_out {
-            println!("left out: {reason}");
             notes.push(format!("{} was left out: {reason}", step.name));
         }
         if !outcome.success {

@@ -31,6 +31,7 @@ impl Source {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
             || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
     }
 
     /// Whether the file is the directory's, or the file of that name: `src/gate` holds

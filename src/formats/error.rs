@@ -123,7 +123,9 @@ pub enum OptionError {
 
 impl OptionError {
     pub(super) fn unknown(name: &str, known: &[&'static str]) -> Self {
-        let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
+        // Comparing costs the product of both lengths, and a name may be as long as its line.
+        let start: String = name.chars().take(QUOTED_CHARS_MAX).collect();
+        let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &start));
         Self::Unknown { name: shortened(name), nearest: nearest.copied().unwrap_or_default() }
     }
 }

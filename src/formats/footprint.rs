@@ -164,10 +164,10 @@ fn member(at: At, name: &str) -> Member {
             "responseSchema" | "response_schema" | "responseJsonSchema" | "response_json_schema",
         ) => (At::Data, None),
         // These only say how their neighbours are to be read.
-        (At::Content, "role")
-        | (At::Part, "videoMetadata" | "video_metadata" | "mediaResolution" | "media_resolution") => {
-            (At::Skip, None)
-        }
+        (
+            At::Content | At::Part,
+            "role" | "videoMetadata" | "video_metadata" | "mediaResolution" | "media_resolution",
+        ) => (At::Skip, None),
         (At::Content | At::Part | At::FunctionResponse | At::Blob | At::Data, _) => {
             (At::Data, None)
         }

@@ -140,6 +140,9 @@ fn every_bad_options_line_has_its_reason() {
     for (options, expected) in table {
         assert_eq!(read(options).unwrap_err().to_string(), expected, "{options}");
     }
+    let long = format!(r#"{{"deadline{}":0}}"#, "x".repeat(10_000_000));
+    let shown = format!("unknown option \"deadline{}…\", did you mean", "x".repeat(32));
+    assert!(read(&long).unwrap_err().to_string().starts_with(&shown));
     let long = format!(r#"{{"tenant":"{}"}}"#, "x".repeat(257));
     assert!(matches!(read(&long), Err(LineError::Option(OptionError::Value { .. }))));
 }

@@ -115,7 +115,7 @@ impl<'a> ErrorDocument<'a> {
 
     /// The quotas of the details; without any, those of the prose.
     fn violations(&self) -> Vec<QuotaViolation> {
-        let prose = prose_limits(self.message);
+        let prose: Vec<_> = self.message.lines().filter_map(ProseLimit::read).collect();
         let named: Vec<_> = self
             .details_of("QuotaFailure")
             .filter_map(|failure| failure["violations"].as_array())
@@ -191,7 +191,16 @@ struct ProseLimit<'a> {
     model: Option<&'a str>,
 }
 
-impl ProseLimit<'_> {
+impl<'a> ProseLimit<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let (_, rest) = line.split_once("Quota exceeded for metric: ")?;
+        let mut fields = rest.split(", ");
+        let metric = fields.next()?;
+        let value = fields.next()?.strip_prefix("limit: ")?.trim_end().parse().ok()?;
+        let model = fields.next().and_then(|field| field.strip_prefix("model: ")).map(str::trim);
+        Some(Self { metric, value, model })
+    }
+
     fn violation(&self) -> QuotaViolation {
         QuotaViolation {
             quota_id: String::new(),
@@ -202,22 +211,6 @@ impl ProseLimit<'_> {
             subject: subject("", self.metric),
         }
     }
-}
-
-fn prose_limits(message: &str) -> Vec<ProseLimit<'_>> {
-    const LEAD: &str = "Quota exceeded for metric: ";
-    let read = |line| {
-        let mut fields = after(line, LEAD)?.split(", ");
-        let metric = fields.next()?;
-        let value = fields.next()?.strip_prefix("limit: ")?.trim_end().parse().ok()?;
-        let model = fields.next().and_then(|field| field.strip_prefix("model: ")).map(str::trim);
-        Some(ProseLimit { metric, value, model })
-    };
-    message.lines().filter_map(read).collect()
-}
-
-fn after<'a>(text: &'a str, lead: &str) -> Option<&'a str> {
-    text.split_once(lead).map(|(_, rest)| rest)
 }
 
 /// The id says it; some metrics (`…_per_model_per_day`) do too.

@@ -57,7 +57,10 @@ fn finish_ends_the_same_from_every_point_where_a_crash_may_cut_it_off() {
         ("nothing done", |_| ()),
         ("torn results", |f| drop(f.put("done/.p.results.jsonl.part", "{\"a\":1}\n{\"b"))),
         ("results", |f| drop(f.put("done/p.results.jsonl", RESULTS))),
-        ("older results", |f| drop(f.put("done/p.results.jsonl", "from an earlier try"))),
+        ("older results and report", |f| {
+            f.put("done/p.results.jsonl", "from an earlier try");
+            f.put("done/p.report.json", "from an earlier try");
+        }),
         ("torn report", |f| {
             f.put("done/p.results.jsonl", RESULTS);
             f.put("done/.p.report.json.part", "{");

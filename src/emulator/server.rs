@@ -50,7 +50,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// No code panics while it holds the lock for writing halfway, so a poisoned one is sound.
+    /// A panic elsewhere must not silence the judge: what was counted before it stays right.
     pub(super) fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,7 +275,10 @@ fn prepare(
             let prompt = Prompt::of_count(body).map_err(uncounted)?;
             Work::Body(answer::token_count(&prompt))
         }
-        Call::GetModel { model, .. } => Work::Body(answer::model(model)),
+        Call::GetModel { model, .. } => {
+            check_query(&query).map_err(uncounted)?;
+            Work::Body(answer::model(model))
+        }
         Call::ListModels => {
             check_query(&query).map_err(uncounted)?;
             Work::Body(model_page(&engine.model_names(&caller), &query))

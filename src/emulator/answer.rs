@@ -1,0 +1,250 @@
+//! Bodies of good answers. Zero and empty fields are absent, as on the wire.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::draw::{Purpose, draw};
+use super::prompt::{Prompt, count_tokens};
+use super::stats::hex;
+
+/// Tokens of an image that an answer holds.
+const OUTPUT_IMAGE_TOKENS: u64 = 1_290;
+
+/// Longest prompt that an answer repeats whole, in characters; of others it repeats the start.
+const ECHO_CHARS: usize = 200;
+
+/// A PNG of one pixel.
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAA\
+                   AACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg==";
+
+/// An answer to a prompt: its text and what it used, by seed and prompt alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    text: String,
+    candidate_tokens: u64,
+    thought_tokens: u64,
+}
+
+impl Answer {
+    pub(super) fn new(seed: u64, model: &str, prompt: &Prompt) -> Self {
+        if prompt.is_blocked {
+            return Self { text: String::new(), candidate_tokens: 0, thought_tokens: 0 };
+        }
+        let digest = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(prompt.sha256);
+        let digest = digest.finalize();
+        let start: String = prompt.last_text.chars().take(ECHO_CHARS).collect();
+        let ellipsis = if start.len() < prompt.last_text.len() { "…" } else { "" };
+        let text = format!("echo {}: {start}{ellipsis}", hex(&digest[..4]));
+        let each = if prompt.wants_images {
+            OUTPUT_IMAGE_TOKENS
+        } else {
+            count_tokens(std::iter::once(text.as_str()))
+        };
+        let thinks = thinks(model) && !prompt.no_thinking;
+        Self {
+            text,
+            candidate_tokens: each * prompt.candidates,
+            thought_tokens: if thinks { 16 + u64::from(digest[4]) } else { 0 },
+        }
+    }
+
+    /// Candidate and thought tokens.
+    pub(super) fn output_tokens(&self) -> u64 {
+        self.candidate_tokens + self.thought_tokens
+    }
+
+    /// The body, for the call that arrived as number `arrival`.
+    pub(super) fn body(&self, seed: u64, arrival: u64, model: &str, prompt: &Prompt) -> Value {
+        let id = draw(seed, Purpose::ResponseId, arrival);
+        let mut body = json!({
+            "usageMetadata": self.usage(prompt),
+            "modelVersion": model,
+            "responseId": format!("r{id:016x}"),
+        });
+        if prompt.is_blocked {
+            body["promptFeedback"] = json!({"blockReason": "PROHIBITED_CONTENT"});
+        } else {
+            let candidates: Vec<Value> =
+                (0..prompt.candidates).map(|index| self.candidate(index, prompt)).collect();
+            body["candidates"] = json!(candidates);
+        }
+        body
+    }
+
+    fn candidate(&self, index: u64, prompt: &Prompt) -> Value {
+        let part = if prompt.wants_images {
+            json!({"inlineData": {"mimeType": "image/png", "data": PNG}})
+        } else {
+            json!({"text": self.text})
+        };
+        let content = json!({"parts": [part], "role": "model"});
+        let mut candidate = json!({"content": content, "finishReason": "STOP"});
+        if index > 0 {
+            candidate["index"] = json!(index);
+        }
+        candidate
+    }
+
+    fn usage(&self, prompt: &Prompt) -> Map<String, Value> {
+        let total = prompt.input_tokens() + self.candidate_tokens + self.thought_tokens;
+        let mut usage = Map::new();
+        for (name, tokens) in [
+            ("promptTokenCount", prompt.input_tokens()),
+            ("candidatesTokenCount", self.candidate_tokens),
+            ("thoughtsTokenCount", self.thought_tokens),
+            ("totalTokenCount", total),
+        ] {
+            if tokens > 0 {
+                usage.insert(name.to_owned(), json!(tokens));
+            }
+        }
+        let produced = if prompt.wants_images { "IMAGE" } else { "TEXT" };
+        for (name, details) in [
+            ("promptTokensDetails", prompt_details(prompt)),
+            ("candidatesTokensDetails", details(&[(produced, self.candidate_tokens)])),
+        ] {
+            if !details.is_empty() {
+                usage.insert(name.to_owned(), json!(details));
+            }
+        }
+        if let Some(tier) = &prompt.service_tier {
+            usage.insert("serviceTier".to_owned(), json!(tier));
+        }
+        usage
+    }
+}
+
+/// The body of `countTokens`.
+pub(super) fn token_count(prompt: &Prompt) -> Value {
+    let mut body = Map::new();
+    if prompt.input_tokens() > 0 {
+        body.insert("totalTokens".to_owned(), json!(prompt.input_tokens()));
+        body.insert("promptTokensDetails".to_owned(), json!(prompt_details(prompt)));
+    }
+    Value::Object(body)
+}
+
+/// The description of a model.
+pub(super) fn model(name: &str) -> Value {
+    let mut model = json!({
+        "name": format!("models/{name}"),
+        "version": "001",
+        "displayName": name,
+        "description": "A model of the emulator",
+        "inputTokenLimit": 1_048_576,
+        "outputTokenLimit": 65_536,
+        "supportedGenerationMethods": ["generateContent", "countTokens"],
+        "temperature": 1,
+        "topP": 0.95,
+        "topK": 64,
+    });
+    if thinks(name) {
+        model["thinking"] = json!(true);
+    }
+    model
+}
+
+fn prompt_details(prompt: &Prompt) -> Vec<Value> {
+    details(&[("TEXT", prompt.text_tokens), ("IMAGE", prompt.image_tokens)])
+}
+
+fn details(tokens: &[(&str, u64)]) -> Vec<Value> {
+    let used = tokens.iter().filter(|(_, tokens)| *tokens > 0);
+    used.map(|(modality, tokens)| json!({"modality": modality, "tokenCount": tokens})).collect()
+}
+
+/// Whether a model spends thought tokens: named so, or of generation 2.5 or from 3 on.
+fn thinks(model: &str) -> bool {
+    let version = model.strip_prefix("gemini-").unwrap_or_default();
+    let major: String = version.chars().take_while(char::is_ascii_digit).collect();
+    model.contains("thinking")
+        || version.starts_with("2.5")
+        || major.parse::<u32>().is_ok_and(|major| major >= 3)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    fn prompt(text: &str) -> Prompt {
+        let body = json!({"contents": [{"parts": [{"text": text}]}]});
+        Prompt::of_generate(body.to_string().as_bytes()).unwrap()
+    }
+
+    fn text(body: &Value) -> &str {
+        body["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap()
+    }
+
+    #[test]
+    fn an_answer_hangs_on_seed_and_prompt_alone() {
+        let answer = |seed, arrival, text: &str| {
+            let prompt = prompt(text);
+            Answer::new(seed, "m", &prompt).body(seed, arrival, "m", &prompt)
+        };
+        assert_eq!(text(&answer(1, 1, "why?")), text(&answer(1, 2, "why?")));
+        assert_ne!(text(&answer(1, 1, "why?")), text(&answer(2, 1, "why?")));
+        assert_ne!(text(&answer(1, 1, "why?")), text(&answer(1, 1, "how?")));
+        assert!(text(&answer(1, 1, "why?")).ends_with(": why?"));
+        let long = "ü".repeat(500);
+        let body = answer(1, 1, &long);
+        assert!(text(&body).chars().count() < 220);
+        assert!(text(&body).ends_with('…'));
+    }
+
+    #[test]
+    fn usage_adds_up_and_has_no_zeros() {
+        for (model, is_thinking) in [
+            ("gemini-2.0-flash", false),
+            ("gemini-1.5-pro", false),
+            ("gemini-2.0-flash-thinking-exp-01-21", true),
+            ("gemini-2.5-flash", true),
+            ("gemini-3.8-flash", true),
+            ("gemini-4-argon", true),
+        ] {
+            let prompt = prompt("hello there");
+            let answer = Answer::new(0, model, &prompt);
+            let usage = &answer.body(0, 1, model, &prompt)["usageMetadata"];
+            let count = |name: &str| usage[name].as_u64();
+            assert_eq!(count("promptTokenCount"), Some(3));
+            assert_eq!(count("thoughtsTokenCount").is_some(), is_thinking, "{model}");
+            assert_eq!(
+                count("totalTokenCount"),
+                Some(3 + answer.output_tokens()),
+                "{model}: {usage}"
+            );
+            assert_eq!(
+                usage["promptTokensDetails"],
+                json!([{"modality": "TEXT", "tokenCount": 3}])
+            );
+            assert_eq!(usage.get("cachedContentTokenCount"), None);
+        }
+    }
+
+    #[test]
+    fn a_blocked_prompt_has_feedback_and_no_candidates() {
+        let prompt = prompt("please [[block]] this");
+        let body = Answer::new(0, "gemini-2.5-flash", &prompt).body(0, 1, "m", &prompt);
+        assert_eq!(body["promptFeedback"]["blockReason"], "PROHIBITED_CONTENT");
+        assert_eq!(body.get("candidates"), None);
+        assert_eq!(body["usageMetadata"]["promptTokenCount"], 6);
+        assert_eq!(body["usageMetadata"]["totalTokenCount"], 6);
+    }
+
+    #[test]
+    fn an_image_request_is_answered_with_images() {
+        let request = json!({
+            "contents": [{"parts": [{"text": "a cat"}]}],
+            "generationConfig": {"responseModalities": ["IMAGE"], "candidateCount": 2},
+        });
+        let prompt = Prompt::of_generate(request.to_string().as_bytes()).unwrap();
+        let body = Answer::new(0, "m", &prompt).body(0, 1, "m", &prompt);
+        let candidates = body["candidates"].as_array().unwrap();
+        assert_eq!(candidates.len(), 2);
+        assert_eq!(candidates[1]["index"], 1);
+        let data = &candidates[0]["content"]["parts"][0]["inlineData"];
+        assert_eq!(data["mimeType"], "image/png");
+        assert_eq!(body["usageMetadata"]["candidatesTokenCount"], 2 * 1_290);
+    }
+}

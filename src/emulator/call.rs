@@ -1,0 +1,216 @@
+//! What a request line and its credentials mean.
+
+use axum::http::{HeaderMap, Method, header};
+
+use super::refusal::Refusal;
+
+/// The call that a request makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Generate {
+        version: String,
+        model: String,
+    },
+    CountTokens {
+        version: String,
+        model: String,
+    },
+    ListModels,
+    GetModel {
+        version: String,
+        model: String,
+    },
+    /// A model's method, or a model, that does not exist.
+    NoMethod {
+        version: String,
+        resource: String,
+        verb: String,
+    },
+    Unknown,
+}
+
+impl Call {
+    /// Reads a path such as `/v1beta/models/m:generateContent`; empty segments do not matter.
+    pub(super) fn parse(method: &Method, path: &str) -> Self {
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let Some((version, rest)) = segments.split_first() else { return Self::Unknown };
+        if !["v1", "v1beta", "v1alpha"].contains(version) {
+            return Self::Unknown;
+        }
+        let version = (*version).to_owned();
+        match (method, rest) {
+            (&Method::GET, ["models"]) => Self::ListModels,
+            (&Method::GET, ["models", model]) if !model.contains(':') => {
+                Self::GetModel { version, model: (*model).to_owned() }
+            }
+            (&Method::POST, [kind @ ("models" | "tunedModels"), target]) => {
+                match (*kind, target.split_once(':')) {
+                    ("models", Some((model, "generateContent"))) => {
+                        Self::Generate { version, model: model.to_owned() }
+                    }
+                    ("models", Some((model, "countTokens"))) => {
+                        Self::CountTokens { version, model: model.to_owned() }
+                    }
+                    (kind, Some((model, verb))) => Self::NoMethod {
+                        version,
+                        resource: format!("{kind}/{model}"),
+                        verb: verb.to_owned(),
+                    },
+                    (_, None) => Self::Unknown,
+                }
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The name in the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Generate { .. } => "generateContent",
+            Self::CountTokens { .. } => "countTokens",
+            Self::ListModels => "listModels",
+            Self::GetModel { .. } => "getModel",
+            Self::NoMethod { .. } | Self::Unknown => "unknown",
+        }
+    }
+
+    /// The model the call names.
+    pub(super) fn model(&self) -> Option<&str> {
+        match self {
+            Self::Generate { model, .. }
+            | Self::CountTokens { model, .. }
+            | Self::GetModel { model, .. } => Some(model),
+            Self::ListModels | Self::NoMethod { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// The 404 when what the call names does not exist.
+    pub(super) fn not_found(&self) -> Refusal {
+        match self {
+            Self::Generate { version, model }
+            | Self::CountTokens { version, model }
+            | Self::GetModel { version, model } => {
+                Refusal::no_model(&format!("models/{model}"), version, self.name())
+            }
+            Self::NoMethod { version, resource, verb } => {
+                Refusal::no_model(resource, version, verb)
+            }
+            Self::ListModels | Self::Unknown => Refusal::no_path(),
+        }
+    }
+}
+
+/// Query parameters that any call may have.
+const PARAMETERS: [&str; 12] = [
+    "key",
+    "alt",
+    "$alt",
+    "prettyPrint",
+    "$prettyPrint",
+    "fields",
+    "$fields",
+    "callback",
+    "quotaUser",
+    "access_token",
+    "pageSize",
+    "pageToken",
+];
+
+/// Refuses query parameters that the provider does not know.
+pub(super) fn check_query(query: &[(String, String)]) -> Result<(), Refusal> {
+    let unknown = query.iter().map(|(name, _)| name).filter(|n| !PARAMETERS.contains(&n.as_str()));
+    let problems: Vec<_> = unknown
+        .map(|name| {
+            let text = format!(
+                "Invalid JSON payload received. Unknown name \"{name}\": Cannot bind query \
+                 parameter. Field '{name}' could not be found in request message."
+            );
+            (String::new(), text)
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(Refusal::bad_payload(&problems)) }
+}
+
+/// The one credential of a request.
+pub(super) fn credential(
+    headers: &HeaderMap,
+    query: &[(String, String)],
+) -> Result<String, Refusal> {
+    let header_keys = headers.get_all("x-goog-api-key").iter();
+    let header_keys =
+        header_keys.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let query_keys = query.iter().filter(|(name, _)| name == "key").map(|(_, key)| key.clone());
+    let mut keys: Vec<String> =
+        header_keys.chain(query_keys).filter(|key| !key.is_empty()).collect();
+    keys.sort();
+    keys.dedup();
+    let has_token = headers.contains_key(header::AUTHORIZATION)
+        || query.iter().any(|(name, _)| name == "access_token");
+    match (keys.len(), has_token) {
+        (0, false) => Err(Refusal::no_key()),
+        (0, true) => Err(Refusal::bearer_token()),
+        (1, false) => Ok(keys.remove(0)),
+        _ => Err(Refusal::several_keys()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn paths_are_understood() {
+        let generate = |version: &str| Call::Generate {
+            version: version.to_owned(),
+            model: "gemini-2.0-flash".to_owned(),
+        };
+        let cases = [
+            ("POST", "/v1/models/gemini-2.0-flash:generateContent", generate("v1")),
+            ("POST", "//v1beta//models/gemini-2.0-flash:generateContent", generate("v1beta")),
+            ("POST", "/v1alpha/models/gemini-2.0-flash:generateContent", generate("v1alpha")),
+            ("POST", "/v2/models/gemini-2.0-flash:generateContent", Call::Unknown),
+            ("GET", "/v1/models/gemini-2.0-flash:generateContent", Call::Unknown),
+            ("GET", "/v1/models", Call::ListModels),
+            ("DELETE", "/v1/models", Call::Unknown),
+            ("GET", "/", Call::Unknown),
+            (
+                "POST",
+                "/v1/tunedModels/t:generateContent",
+                Call::NoMethod {
+                    version: "v1".to_owned(),
+                    resource: "tunedModels/t".to_owned(),
+                    verb: "generateContent".to_owned(),
+                },
+            ),
+        ];
+        for (method, path, call) in cases {
+            assert_eq!(Call::parse(&method.parse().unwrap(), path), call, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_credential_is_taken() {
+        let check = |header_key: Option<&str>, query_key: Option<&str>, token: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(key) = header_key {
+                headers.insert("x-goog-api-key", key.parse().unwrap());
+            }
+            if token {
+                headers.insert(header::AUTHORIZATION, "Bearer t".parse().unwrap());
+            }
+            let query: Vec<_> =
+                query_key.into_iter().map(|key| ("key".to_owned(), key.to_owned())).collect();
+            credential(&headers, &query).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(check(Some("a"), None, false), Ok("a".to_owned()));
+        assert_eq!(check(None, Some("a"), false), Ok("a".to_owned()));
+        assert_eq!(check(Some("a"), Some("a"), false), Ok("a".to_owned()));
+        assert_eq!(check(Some("a"), Some("b"), false), Err(400));
+        assert_eq!(check(Some("a"), None, true), Err(400));
+        assert_eq!(check(None, None, true), Err(401));
+        assert_eq!(check(Some(""), None, false), Err(403));
+        assert_eq!(check(None, None, false), Err(403));
+    }
+}

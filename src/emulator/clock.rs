@@ -1,0 +1,41 @@
+//! The emulator's clock: the only place here that asks the machine for the time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Monotonic milliseconds since the emulator started; minute windows count in these.
+    pub(super) at_ms: u64,
+    /// Civil time; quota days count in it.
+    pub(super) wall: DateTime<Utc>,
+}
+
+/// Measures from the start of one emulator.
+#[derive(Debug)]
+pub(super) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { origin: read().0 }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let (instant, wall) = read();
+        Now { at_ms: whole_ms(instant.saturating_duration_since(self.origin)), wall }
+    }
+}
+
+/// A duration in whole milliseconds, rounded down.
+pub(super) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn read() -> (Instant, DateTime<Utc>) {
+    (Instant::now(), Utc::now())
+}

@@ -1,0 +1,252 @@
+//! The limits file: which key belongs to which project, and what each project may use.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use chrono_tz::Tz;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::EmulatorError;
+
+/// Projects, keys, models and limits of an emulator. The format is described in the module
+/// documentation of [`crate::emulator`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    #[serde(default = "pacific", deserialize_with = "zone")]
+    pub(super) zone: Tz,
+    #[serde(default)]
+    pub(super) count_rejected: bool,
+    /// Any key and any model of the one project there is.
+    #[serde(skip)]
+    pub(super) open: bool,
+    #[serde(default, rename = "project")]
+    pub(super) projects: Vec<Project>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Project {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) keys: Vec<ApiKey>,
+    #[serde(default)]
+    pub(super) revoked_keys: Vec<ApiKey>,
+    #[serde(default, rename = "model")]
+    pub(super) models: Vec<Model>,
+}
+
+/// One quota of a project: all names in it share its limits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) aliases: Vec<String>,
+    pub(super) rpm: Option<u64>,
+    pub(super) tpm: Option<u64>,
+    pub(super) rpd: Option<u64>,
+    pub(super) tpd: Option<u64>,
+    pub(super) ipm: Option<u64>,
+    #[serde(default)]
+    pub(super) paid: bool,
+    pub(super) latency_ms: Option<[u64; 2]>,
+    #[serde(default)]
+    pub(super) fault: FaultRates,
+}
+
+/// Probabilities of faults, each from 0 to 1, together at most 1.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FaultRates {
+    #[serde(default)]
+    pub(super) status_503: f64,
+    #[serde(default)]
+    pub(super) status_500: f64,
+    #[serde(default)]
+    pub(super) cut: f64,
+    #[serde(default)]
+    pub(super) no_usage: f64,
+}
+
+/// A credential: it can be compared and not be printed.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub(super) struct ApiKey(pub(super) String);
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(..)")
+    }
+}
+
+impl Limits {
+    /// Reads a limits file.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Limits`] with the line when the text is not TOML, has an unknown field, a
+    /// name or a key twice, an empty name or key, or a number out of range.
+    pub fn parse(toml: &str) -> Result<Self, EmulatorError> {
+        let limits: Self = toml::from_str(toml).map_err(|error| EmulatorError::Limits {
+            line: error.span().map_or(1, |span| {
+                1 + toml.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+            }),
+            problem: error.message().to_owned(),
+        })?;
+        limits.check().map_err(|problem| EmulatorError::Limits { line: 1, problem })?;
+        Ok(limits)
+    }
+
+    /// Any key and any model, without limits, as the project `emulator`.
+    #[must_use]
+    pub fn open() -> Self {
+        let project = Project {
+            name: "emulator".to_owned(),
+            keys: Vec::new(),
+            revoked_keys: Vec::new(),
+            models: Vec::new(),
+        };
+        Self { open: true, ..Self::of_one(project) }
+    }
+
+    /// The Free tier of February 2025 as the project `demo`, reached with `key`.
+    #[must_use]
+    pub fn free_tier_demo(key: &str) -> Self {
+        let model = |name: &str, aliases: &[&str], rpm, tpm, rpd| Model {
+            name: name.to_owned(),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            rpm: Some(rpm),
+            tpm: Some(tpm),
+            rpd: Some(rpd),
+            ..Model::default()
+        };
+        let lite = ["gemini-2.0-flash-lite-preview-02-05", "gemini-2.0-flash-lite"];
+        Self::of_one(Project {
+            name: "demo".to_owned(),
+            keys: vec![ApiKey(key.to_owned())],
+            revoked_keys: Vec::new(),
+            models: vec![
+                model("gemini-2.0-flash", &["gemini-2.0-flash-001"], 15, 1_000_000, 1_500),
+                model("gemini-2.0-flash-lite-preview", &lite, 30, 1_000_000, 1_500),
+                model("gemini-2.0-pro-exp-02-05", &[], 2, 1_000_000, 50),
+                model("gemini-2.0-flash-thinking-exp-01-21", &[], 10, 4_000_000, 1_500),
+                model("gemini-1.5-flash", &[], 15, 1_000_000, 1_500),
+                model("gemini-1.5-pro", &[], 2, 32_000, 50),
+            ],
+        })
+    }
+
+    fn of_one(project: Project) -> Self {
+        Self { zone: pacific(), count_rejected: false, open: false, projects: vec![project] }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut names = BTreeSet::new();
+        let mut keys = BTreeSet::new();
+        for project in &self.projects {
+            let name = &project.name;
+            if name.is_empty() || !names.insert(name) {
+                return Err(format!("project name {name:?} is empty or used twice"));
+            }
+            for (position, key) in project.keys.iter().chain(&project.revoked_keys).enumerate() {
+                if key.0.is_empty() || !keys.insert(&key.0) {
+                    let position = position + 1;
+                    return Err(format!(
+                        "key {position} of project {name:?} is empty or used twice"
+                    ));
+                }
+            }
+            let mut models = BTreeSet::new();
+            for model in &project.models {
+                for name in std::iter::once(&model.name).chain(&model.aliases) {
+                    if name.is_empty() || name.contains(['/', ':']) || !models.insert(name) {
+                        return Err(format!(
+                            "model name {name:?} of project {:?} is empty, has a slash or a colon, \
+                             or is used twice",
+                            project.name
+                        ));
+                    }
+                }
+                model.check()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        if self.latency_ms.is_some_and(|[min, max]| min > max || max > MAX_LATENCY_MS) {
+            return Err(format!(
+                "latency_ms of model {name:?} must be [least, most] with most at most \
+                 {MAX_LATENCY_MS}"
+            ));
+        }
+        let FaultRates { status_503, status_500, cut, no_usage } = self.fault;
+        let rates = [status_503, status_500, cut, no_usage];
+        if !rates.iter().all(|rate| (0.0..=1.0).contains(rate)) || rates.iter().sum::<f64>() > 1.0 {
+            return Err(format!(
+                "fault of model {name:?} must be probabilities that sum to at most 1"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Longest latency, ten minutes.
+pub(super) const MAX_LATENCY_MS: u64 = 600_000;
+
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map_err(|_| D::Error::custom(format!("{name:?} is no time zone")))
+}
+
+fn pacific() -> Tz {
+    chrono_tz::America::Los_Angeles
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn the_sample_file_parses() {
+        let limits = Limits::parse(include_str!("../../examples/emulator-limits.toml")).unwrap();
+        assert_eq!(limits.projects.len(), 2);
+        let flash = &limits.projects[0].models[0];
+        assert_eq!((flash.rpm, flash.tpd, flash.ipm), (Some(15), Some(6_000_000), None));
+        assert_eq!(flash.latency_ms, Some([20, 120]));
+        assert_eq!(limits.projects[0].models[1].ipm, Some(20));
+        assert!(limits.projects[1].models[0].paid);
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_place() {
+        let project = |rest: &str| format!("[[project]]\nname = \"p\"\n{rest}");
+        let model = |rest: &str| project(&format!("[[project.model]]\nname = \"m\"\n{rest}"));
+        let cases = [
+            ("colour = 1".to_owned(), "limits file, line 1: unknown field `colour`"),
+            (model("rpm = -1"), "limits file, line 5: "),
+            (model("rmp = 1"), "limits file, line 5: unknown field `rmp`"),
+            (project("[[project]]\nname = \"p\""), "project name \"p\" is empty or used twice"),
+            (project("keys = [\"a\", \"a\"]"), "key 2 of project \"p\" is empty or used twice"),
+            (model("aliases = [\"m\"]"), "model name \"m\" of project \"p\""),
+            (model("latency_ms = [2, 1]"), "latency_ms of model \"m\""),
+            (model("fault = { cut = 0.6, no_usage = 0.6 }"), "fault of model \"m\""),
+            ("zone = \"Mars\"".to_owned(), "limits file, line 1: "),
+        ];
+        for (text, problem) in cases {
+            let error = Limits::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_are_never_printed() {
+        assert!(!format!("{:?}", Limits::free_tier_demo("hunter2")).contains("hunter2"));
+    }
+}

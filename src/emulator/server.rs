@@ -1,0 +1,390 @@
+//! The HTTP shell: reads requests, lets time pass, asks the engine, writes answers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Answer};
+use super::call::{Call, check_query, credential};
+use super::clock::{Clock, Now};
+use super::draw::{Purpose, draw, draw_up_to};
+use super::engine::{Ask, Engine, Planned};
+use super::fault::{FaultKind, parse_order};
+use super::limits::Model;
+use super::prompt::{MAX_BODY_BYTES, Prompt};
+use super::quota::{Violation, Weight};
+use super::refusal::Refusal;
+use super::stats::Stats;
+use super::wire::{Delivery, KillSwitch, Reply};
+
+/// Most bytes of a request that are read before the answer that it is too large.
+const MAX_READ_BYTES: usize = 4 * MAX_BODY_BYTES;
+
+/// Most lines of one answer of `/__emulator/log`.
+const MAX_LOG_LINES: usize = 100_000;
+
+/// What all calls of one emulator share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) engine: Mutex<Engine>,
+    pub(super) clock: Clock,
+    pub(super) seed: u64,
+    /// Shortest and longest latency of models that have none of their own, in milliseconds.
+    pub(super) latency_ms: [u64; 2],
+    pub(super) in_flight: AtomicUsize,
+    pub(super) max_in_flight: AtomicUsize,
+    /// Ends every wait when the emulator stops.
+    pub(super) kill_all: CancellationToken,
+}
+
+impl Shared {
+    /// A panic elsewhere must not silence the judge: what was counted before it stays right.
+    pub(super) fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let max_in_flight = self.max_in_flight.load(Ordering::Relaxed);
+        Stats { max_in_flight, ..self.engine().stats() }
+    }
+
+    /// Decides a call at this very instant: the clock is read under the lock, so that the order of
+    /// decisions is the order of their instants.
+    fn settle(&self, ask: &Ask, planned: Planned) -> (Now, Result<(), Vec<Violation>>) {
+        let mut engine = self.engine();
+        let now = self.clock.now();
+        let decision = engine.settle(now, ask, planned);
+        (now, decision)
+    }
+
+    async fn pause(&self, ms: u64) {
+        if ms > 0 {
+            let sleep = tokio::time::sleep(Duration::from_millis(ms));
+            let _ = self.kill_all.run_until_cancelled(sleep).await;
+        }
+    }
+}
+
+/// The routes of the provider and those under `/__emulator`.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/__emulator/stats", get(show_stats))
+        .route("/__emulator/log", get(show_log))
+        .route("/__emulator/faults", post(order_faults))
+        .fallback(provider)
+        .with_state(shared)
+}
+
+async fn show_stats(State(shared): State<Arc<Shared>>) -> Response {
+    axum::Json(shared.stats()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn show_log(
+    State(shared): State<Arc<Shared>>,
+    Query(LogQuery { after }): Query<LogQuery>,
+) -> Response {
+    let entries = shared.engine().log_after(after, MAX_LOG_LINES);
+    let mut lines = Vec::new();
+    for entry in entries {
+        if serde_json::to_writer(&mut lines, &entry).is_err() {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+        lines.push(b'\n');
+    }
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response()
+}
+
+async fn order_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let problem = match parse_order(&body) {
+        Ok(faults) if shared.engine().faults.order(&faults) => {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        Ok(_) => "too many faults are waiting".to_owned(),
+        Err(problem) => problem,
+    };
+    (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
+}
+
+async fn provider(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(kill): ConnectInfo<KillSwitch>,
+    request: Request,
+) -> Response {
+    let in_flight = InFlight::enter(shared.clone());
+    let (parts, body) = request.into_parts();
+    let Some(body) = read_body(body).await else {
+        kill.kill();
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    // A task of its own: what the provider received it counts, whether or not the client waits.
+    let task = tokio::spawn(async move {
+        let response = respond(&shared, &kill, &parts, &body).await;
+        drop(in_flight);
+        response
+    });
+    task.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The body, up to a byte more than is allowed; `None` when the client broke off or sends far more.
+async fn read_body(body: Body) -> Option<Vec<u8>> {
+    let mut stream = body.into_data_stream();
+    let mut kept = Vec::new();
+    let mut read_bytes = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.ok()?;
+        read_bytes += chunk.len();
+        if read_bytes > MAX_READ_BYTES {
+            return None;
+        }
+        let room = (MAX_BODY_BYTES + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..room.min(chunk.len())]);
+    }
+    Some(kept)
+}
+
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    fn enter(shared: Arc<Shared>) -> Self {
+        let others = shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        shared.max_in_flight.fetch_max(others + 1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers one call and delivers the answer as well as its fault allows.
+async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8]) -> Response {
+    let call = Call::parse(&parts.method, parts.uri.path());
+    let mut ask = Ask { at_ms: shared.clock.now().at_ms, call: call.name(), ..Ask::default() };
+    let mut reply = match prepare(shared, &call, parts, body, &mut ask) {
+        Ok(work) => perform(shared, &call, &work, &mut ask).await,
+        Err((refusal, planned)) => {
+            let _ = shared.settle(&ask, planned);
+            Reply::json(refusal.code, &refusal.body())
+        }
+    };
+    let mut delivery = Delivery::Whole;
+    match ask.fault {
+        Some(FaultKind::Cut) => delivery = Delivery::Cut,
+        Some(FaultKind::Truncate) => delivery = Delivery::Truncated,
+        Some(FaultKind::Reset) => kill.kill(),
+        Some(FaultKind::Hang { ms }) => shared.pause(ms).await,
+        Some(FaultKind::NotJson) if reply.status == 200 => {
+            reply.content_type = "text/html; charset=UTF-8";
+            "<!DOCTYPE html><title>Sign in</title>\n".clone_into(&mut reply.body);
+        }
+        _ => {}
+    }
+    let gzip = accepts_gzip(parts);
+    let took_ms = shared.clock.now().at_ms.saturating_sub(ask.at_ms);
+    reply.deliver(gzip, delivery, took_ms)
+}
+
+fn accepts_gzip(parts: &Parts) -> bool {
+    let accepted = parts.headers.get_all(header::ACCEPT_ENCODING).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let mut codings = accepted.flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
+        let quality = quality.trim().trim_start_matches("q=");
+        name.trim().eq_ignore_ascii_case("gzip") && !["0", "0.0", "0.000"].contains(&quality)
+    })
+}
+
+/// What a well-formed call wants.
+#[derive(Debug)]
+enum Work {
+    Generate { arrival: u64, prompt: Box<Prompt> },
+    Body(Value),
+}
+
+/// Checks a call in the provider's order: credentials, model, payload. What became known of it
+/// goes to `ask`.
+fn prepare(
+    shared: &Shared,
+    call: &Call,
+    parts: &Parts,
+    body: &[u8],
+    ask: &mut Ask,
+) -> Result<Work, (Refusal, Planned)> {
+    let uncounted = |refusal: Refusal| {
+        let planned = Planned::Uncounted(refusal.code);
+        (refusal, planned)
+    };
+    let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        .map_or_else(|_| Vec::new(), |Query(query)| query);
+    if *call == Call::Unknown {
+        return Err(uncounted(call.not_found()));
+    }
+    let mut engine = shared.engine();
+    let arrival = engine.arrive();
+    let key = credential(&parts.headers, &query).map_err(uncounted)?;
+    let caller = engine.identify(&key).map_err(uncounted)?;
+    ask.caller = Some(caller.clone());
+    if let Some(name) = call.model() {
+        ask.model = engine.find_model(&caller, name);
+        if ask.model.is_none() {
+            return Err(uncounted(call.not_found()));
+        }
+    }
+    let work = match call {
+        Call::Generate { .. } => {
+            // The lock is not held while a large payload is read.
+            drop(engine);
+            let prompt = check_query(&query).and_then(|()| Prompt::of_generate(body));
+            let prompt = prompt.map_err(|refusal| {
+                let planned = Planned::Failure(refusal.code);
+                (refusal, planned)
+            })?;
+            engine = shared.engine();
+            ask.prompt_sha256 = Some(prompt.sha256);
+            ask.weight = Weight {
+                requests: 1,
+                input_tokens: prompt.input_tokens(),
+                images: prompt.images(),
+            };
+            Work::Generate { arrival, prompt: Box::new(prompt) }
+        }
+        Call::CountTokens { .. } => {
+            check_query(&query).map_err(uncounted)?;
+            let prompt = Prompt::of_count(body).map_err(uncounted)?;
+            Work::Body(answer::token_count(&prompt))
+        }
+        Call::GetModel { model, .. } => {
+            check_query(&query).map_err(uncounted)?;
+            Work::Body(answer::model(model))
+        }
+        Call::ListModels => {
+            check_query(&query).map_err(uncounted)?;
+            Work::Body(model_page(&engine.model_names(&caller), &query))
+        }
+        Call::NoMethod { .. } | Call::Unknown => return Err(uncounted(call.not_found())),
+    };
+    ask.fault = engine.take_fault(arrival, ask.model.as_deref());
+    Ok(work)
+}
+
+/// One page of the list of models; a page token is the number of models before it.
+fn model_page(names: &[String], query: &[(String, String)]) -> Value {
+    let parameter = |name: &str| {
+        let found = query.iter().find(|(given, _)| given == name);
+        found.and_then(|(_, value)| value.parse::<usize>().ok())
+    };
+    let size = parameter("pageSize").filter(|size| *size > 0).unwrap_or(50).min(1_000);
+    let start = parameter("pageToken").unwrap_or(0).min(names.len());
+    let end = start.saturating_add(size).min(names.len());
+    let models: Vec<Value> = names[start..end].iter().map(|name| answer::model(name)).collect();
+    let mut page = json!({});
+    if !models.is_empty() {
+        page["models"] = json!(models);
+    }
+    if end < names.len() {
+        page["nextPageToken"] = json!(end.to_string());
+    }
+    page
+}
+
+/// Does the work of a call that passed all checks, unless its fault replaces the answer.
+async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Reply {
+    let is_generate = matches!(work, Work::Generate { .. });
+    if let Some((refusal, is_failure)) = replacement(call, ask) {
+        let planned = if is_failure && is_generate {
+            Planned::Failure(refusal.code)
+        } else {
+            Planned::Uncounted(refusal.code)
+        };
+        let _ = shared.settle(ask, planned);
+        return Reply::json(refusal.code, &refusal.body());
+    }
+    match work {
+        Work::Generate { arrival, prompt } => generate(shared, call, *arrival, prompt, ask).await,
+        Work::Body(body) => {
+            let _ = shared.settle(ask, Planned::Uncounted(200));
+            Reply::json(200, body)
+        }
+    }
+}
+
+/// The error that a fault answers instead of the work, and whether it counts as a failure.
+fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
+    let model = ask.model.as_deref();
+    match ask.fault? {
+        FaultKind::Unavailable => Some((Refusal::unavailable(), true)),
+        FaultKind::Internal => Some((Refusal::internal(), true)),
+        FaultKind::NotFound => Some((call.not_found(), false)),
+        FaultKind::BareQuota => Some((Refusal::bare_429(), true)),
+        FaultKind::DayQuota => {
+            let name = model.map_or("unknown", |model| model.name.as_str());
+            let paid = model.is_some_and(|model| model.paid);
+            let limit = model.and_then(|model| model.rpd).unwrap_or(20);
+            Some((Refusal::false_daily(name, paid, limit), true))
+        }
+        FaultKind::Billing => Some((Refusal::billing(), true)),
+        FaultKind::Cut
+        | FaultKind::Truncate
+        | FaultKind::Reset
+        | FaultKind::Hang { .. }
+        | FaultKind::NotJson
+        | FaultKind::NoUsage => None,
+    }
+}
+
+/// Answers a prompt: part of the latency, the decision, the rest of the latency.
+async fn generate(shared: &Shared, call: &Call, arrival: u64, prompt: &Prompt, ask: &Ask) -> Reply {
+    let seed = shared.seed;
+    let name = call.model().unwrap_or_default();
+    let quota_model = ask.model.as_deref().cloned().unwrap_or_default();
+    let [least_ms, most_ms] = quota_model.latency_ms.unwrap_or(shared.latency_ms);
+    let span_ms = most_ms.saturating_sub(least_ms);
+    let latency_ms = least_ms + draw_up_to(seed, Purpose::Latency, arrival, span_ms);
+    let before_ms = draw_up_to(seed, Purpose::CountInstant, arrival, latency_ms);
+    shared.pause(before_ms).await;
+
+    let answer = Answer::new(seed, name, prompt);
+    let planned = Planned::Answer { output_tokens: answer.output_tokens() };
+    if let (_, Err(violations)) = shared.settle(ask, planned) {
+        let refusal = over_quota(seed, arrival, &quota_model, &violations);
+        return Reply::json(refusal.code, &refusal.body());
+    }
+    shared.pause(latency_ms - before_ms).await;
+    let mut body = answer.body(seed, arrival, name, prompt);
+    if ask.fault == Some(FaultKind::NoUsage)
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.remove("usageMetadata");
+    }
+    let tier = prompt.service_tier.clone().unwrap_or_else(|| "standard".to_owned());
+    Reply { service_tier: Some(tier), ..Reply::json(200, &body) }
+}
+
+/// The 429 with the longest of the waits, and with digits below the millisecond like a real one.
+fn over_quota(seed: u64, arrival: u64, model: &Model, violations: &[Violation]) -> Refusal {
+    let longest_ms = violations.iter().map(|violation| violation.wait_ms).max().unwrap_or(0);
+    let fraction_ns = draw(seed, Purpose::Nanos, arrival) % 1_000_000;
+    Refusal::over_quota(&model.name, model.paid, violations, longest_ms * 1_000_000 + fraction_ns)
+}

@@ -67,6 +67,8 @@ CREATE TABLE batch (
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 2),
     -- What to do with items whose attempt was cut off: retry, hold, fail.
     in_doubt TEXT NOT NULL CHECK (in_doubt IN ('retry', 'hold', 'fail')),
+    -- What to do with a file that has a bad line: reject, skip.
+    on_bad_line TEXT NOT NULL CHECK (on_bad_line IN ('reject', 'skip')),
     not_before INTEGER,
     -- 0 importing, 1 open, 2 done, 3 failed, 4 cancelled, 5 rejected
     state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5),

@@ -141,6 +141,8 @@ pub struct NewBatch {
     pub priority: u8,
     /// `retry`, `hold` or `fail`.
     pub in_doubt: String,
+    /// `reject` or `skip`.
+    pub on_bad_line: String,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
     /// The accepted file.
@@ -178,6 +180,8 @@ pub struct Batch {
     pub priority: u8,
     /// `retry`, `hold` or `fail`.
     pub in_doubt: String,
+    /// `reject` or `skip`.
+    pub on_bad_line: String,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
     /// Where it stands.
@@ -248,7 +252,7 @@ macro_rules! batches {
     ($tail:tt $(, $arg:expr)*) => {
         sqlx::query!(
             r#"SELECT b.id, b.uid, b.work, b.file_name, b.out_name, b.dialect, b.project_id,
-                p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
+                p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt, b.on_bad_line,
                 b.not_before, b.state, b.stopped, b.sha256, b.source_bytes, b.dropped_again,
                 b.items, b.succeeded, b.failed, b.cancelled, b.submitted_at, b.finished_at
             FROM batch AS b JOIN project AS p ON p.id = b.project_id "# + $tail
@@ -269,6 +273,7 @@ macro_rules! batches {
                 tenant: row.tenant,
                 priority: u8::try_from(row.priority).unwrap_or(1),
                 in_doubt: row.in_doubt,
+                on_bad_line: row.on_bad_line,
                 not_before: row.not_before.map(UnixMs),
                 state: BatchState::Open,
                 stopped: row.stopped,
@@ -344,10 +349,10 @@ pub(super) async fn insert(
     let (not_before, submitted) = (new.not_before.map(|at| at.0), new.submitted_at.0);
     let done = sqlx::query!(
         "INSERT INTO batch (uid, work, file_name, out_name, dialect, project_id, bucket_id, model,
-            tenant, priority, in_doubt, not_before, state, source_dev, source_ino,
+            tenant, priority, in_doubt, on_bad_line, not_before, state, source_dev, source_ino,
             source_mtime_ns, source_bytes, source_uid, sha256, submitted_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, ?17, ?18,
-            ?19)",
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18,
+            ?19, ?20)",
         new.uid,
         new.work,
         new.file_name,
@@ -359,6 +364,7 @@ pub(super) async fn insert(
         new.tenant,
         new.priority,
         new.in_doubt,
+        new.on_bad_line,
         not_before,
         s.dev,
         s.ino,

@@ -1,0 +1,476 @@
+//! A dropped file becomes a batch: claimed, entered, imported, opened; or rejected with every
+//! reason. Each step is durable before the next, and a start goes on where a crash cut it off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+
+use super::import::{self, Ceiling, Imported};
+use super::run::{Shell, chain};
+use super::start::{Route, Routes};
+use super::state::{BatchSetup, Event};
+use crate::caps;
+use crate::clock;
+use crate::config::Defaults;
+use crate::formats::{self, BatchOptions, InDoubt, OnBadLine, Priority};
+use crate::gate::admit::BucketId;
+use crate::gate::limits::Limit;
+use crate::gate::units::UnixMs;
+use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
+use crate::store::{
+    Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
+};
+
+/// The one who takes in dropped files, one at a time.
+#[derive(Debug)]
+pub struct Intake {
+    /// What the engine's shell works with.
+    pub shell: Shell,
+    /// Where requests of each project and model go.
+    pub routes: Routes,
+    /// What a file that does not say gets.
+    pub defaults: Defaults,
+    /// Set once `incoming/` has been looked through for the first time.
+    pub scanned: watch::Sender<bool>,
+}
+
+/// What keeps a file from being taken in, now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum IntakeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("cannot read {path}")]
+    Read {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// `NAME.error.json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Rejection {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<String>,
+    reason: String,
+    bad_lines: u64,
+    lines: Vec<import::BadLine>,
+    rejected_at: String,
+}
+
+/// What a file's options came to.
+struct Plan {
+    options: BatchOptions,
+    project: String,
+    project_id: i64,
+    model: String,
+    bucket: BucketId,
+    limits: Arc<[Limit]>,
+}
+
+impl Intake {
+    /// Goes on with what the last run left, then takes in what is dropped until told to stop.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        if let Err(error) = self.resume().await {
+            tracing::error!(error = %chain(&error), "cannot go on with an unfinished import");
+        }
+        let hint = Arc::new(Notify::new());
+        let ring = hint.clone();
+        let _watcher =
+            Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
+        loop {
+            let soon = self.scan().await;
+            let _ = self.scanned.send(true);
+            let wait = if soon { caps::RESCAN_MS } else { caps::SCAN_MS };
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = hint.notified(), if !soon => {}
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Looks through `incoming/` once; true when something in it needs another look soon.
+    async fn scan(&mut self) -> bool {
+        let spool = self.shell.spool.clone();
+        let boot = clock::now().boot;
+        let scan = match tokio::task::spawn_blocking(move || spool.scan(boot)).await {
+            Ok(Ok(scan)) => scan,
+            Ok(Err(error)) => {
+                tracing::error!(error = %chain(&error), "cannot look through incoming/");
+                return false;
+            }
+            Err(_) => return false,
+        };
+        for refused in &scan.refused {
+            tracing::warn!(file.name = %refused.name, reason = %refused.reason,
+                "{} is left in incoming/: {}", refused.name, refused.reason);
+        }
+        for candidate in &scan.ready {
+            if let Err(error) = self.accept(candidate).await {
+                tracing::error!(file.name = %candidate.name.escape_debug(), error = %chain(&error),
+                    "cannot take in a file: it stays in incoming/ and is tried again");
+            }
+        }
+        scan.unsettled > 0 || scan.left_out > 0
+    }
+
+    async fn accept(&mut self, candidate: &Candidate) -> Result<(), IntakeError> {
+        let work = uuid::Uuid::now_v7().to_string();
+        let claimed = {
+            let (spool, candidate, work) =
+                (self.shell.spool.clone(), candidate.clone(), work.clone());
+            blocking(move || spool.claim(&candidate, &work)).await?
+        };
+        let source = source_of(&claimed);
+        let reader = self.shell.store.reader();
+        if let Some((_, uid)) = reader.same_drop(&source).await? {
+            tracing::info!(batch.id = %uid, "this drop is known: its original is removed");
+            return self.drop_copy(candidate, &work).await;
+        }
+        if let Some((id, uid)) = reader.same_file(&candidate.name, &source).await? {
+            tracing::info!(batch.id = %uid, "the same file again: batch {uid} is still open");
+            self.shell.store.drop_again(id).await?;
+            return self.drop_copy(candidate, &work).await;
+        }
+        match self.plan(&candidate.name, &claimed).await? {
+            Ok(plan) => self.enter(candidate, claimed, source, plan).await,
+            Err(reason) => self.reject_unentered(candidate, &work, reason).await,
+        }
+    }
+
+    /// The copy in `working/` is not needed: the content is in another batch's.
+    async fn drop_copy(&self, candidate: &Candidate, work: &str) -> Result<(), IntakeError> {
+        let (spool, candidate, work) =
+            (self.shell.spool.clone(), candidate.clone(), work.to_owned());
+        blocking(move || {
+            spool.release_original(&work, &candidate.name, &candidate.identity)?;
+            spool.remove_working(&work)
+        })
+        .await
+    }
+
+    /// What the file asks for, or why it cannot be had.
+    async fn plan(
+        &mut self,
+        file_name: &str,
+        claimed: &Claimed,
+    ) -> Result<Result<Plan, String>, IntakeError> {
+        let options = match options(file_name, claimed).await? {
+            Ok(options) => options,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if options.deadline.is_some() || options.max_cost_micro_usd.is_some() {
+            let reason = "`deadline` and `max_cost` are not supported by this version: leave them \
+                out, or the batch would be sent without regard to them";
+            return Ok(Err(reason.to_owned()));
+        }
+        if let Some(id) = &options.id
+            && self.shell.store.reader().batch_by_uid(&id.to_string()).await?.is_some()
+        {
+            return Ok(Err(format!("the batch id {id} is in use: leave it out or make a new one")));
+        }
+        let project = options.project.clone().unwrap_or_else(|| self.defaults.project.clone());
+        let Some(model) = options.model.clone().or_else(|| self.defaults.model.clone()) else {
+            let reason = "no model: name one in the file's options, or `model` in [defaults]";
+            return Ok(Err(reason.to_owned()));
+        };
+        let Some((project_id, route)) = self.routes.find(&project, &model) else {
+            let known: Vec<_> = self.routes.projects().collect();
+            let reason = format!("no project {project}: the configuration has {}", known.join(", "));
+            return Ok(Err(reason));
+        };
+        let (bucket, limits) = match route {
+            Route::Bucket { id, limits } => (id, limits),
+            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::new([]) as _),
+            Route::Off(source) => {
+                let reason = format!("{model} is not offered to project {project} ({source})");
+                return Ok(Err(reason));
+            }
+            Route::Unknown => {
+                let reason = format!(
+                    "the limits of {model} are not known to project {project}, which refuses such \
+                    models (unknown_models): add a [[project.limits]] table for it"
+                );
+                return Ok(Err(reason));
+            }
+        };
+        Ok(Ok(Plan { options, project, project_id, model, bucket, limits }))
+    }
+
+    /// Makes a bucket for a model that nobody knows.
+    async fn learn(
+        &mut self,
+        project: &str,
+        project_id: i64,
+        model: &str,
+    ) -> Result<BucketId, IntakeError> {
+        tracing::warn!(project.name = project, model, "the limits of {model} are not known: one \
+            request at a time at first");
+        let group = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
+        let setup = ProjectSetup {
+            name: project.to_owned(),
+            groups: [(model.to_owned(), group)].into(),
+        };
+        let ids = self.shell.store.sync_project(setup, clock::now().wall).await?;
+        let id = ids.buckets[model];
+        self.routes.add(project, model, id);
+        self.tell(Event::BucketFound { id, project: project_id, group: model.to_owned() }).await;
+        Ok(id)
+    }
+
+    async fn enter(
+        &self,
+        candidate: &Candidate,
+        claimed: Claimed,
+        source: Source,
+        plan: Plan,
+    ) -> Result<(), IntakeError> {
+        let options = plan.options;
+        let (dialect, stem) = formats::recognise(&candidate.name).expect("planned files are known");
+        let out_name = self.free_name(options.name.as_deref().unwrap_or(stem)).await?;
+        let uid = options.id.map_or_else(|| claimed.id.clone(), |id| id.to_string());
+        let owner = format!("uid:{}", claimed.source.uid);
+        let batch = NewBatch {
+            uid: uid.clone(),
+            work: claimed.id.clone(),
+            file_name: candidate.name.clone(),
+            out_name,
+            dialect: dialect.as_str().to_owned(),
+            project_id: plan.project_id,
+            bucket_id: plan.bucket,
+            model: plan.model,
+            tenant: options.tenant.unwrap_or(owner),
+            priority: match options.priority.unwrap_or(Priority::Normal) {
+                Priority::High => 0,
+                Priority::Normal => 1,
+                Priority::Low => 2,
+            },
+            in_doubt: options.in_doubt.unwrap_or(InDoubt::Retry).as_str().to_owned(),
+            on_bad_line: options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str().to_owned(),
+            not_before: options.not_before.map(UnixMs::from),
+            source,
+            submitted_at: clock::now().wall,
+        };
+        let id = self.shell.store.enter_batch(batch).await?;
+        let (spool, work) = (self.shell.spool.clone(), claimed.id.clone());
+        let original = candidate.clone();
+        blocking(move || spool.release_original(&work, &original.name, &original.identity)).await?;
+        tracing::info!(batch.id = %uid, file.name = %candidate.name.escape_debug(),
+            project.name = %plan.project, "batch {uid} is accepted");
+        let batch = self.shell.store.reader().batch(id).await?;
+        self.import(&batch, &plan.limits).await
+    }
+
+    async fn free_name(&self, wanted: &str) -> Result<String, IntakeError> {
+        let open = self.shell.store.reader().unfinished_batches().await?;
+        let taken: std::collections::BTreeSet<_> =
+            open.into_iter().map(|batch| batch.out_name).collect();
+        let (spool, wanted) = (self.shell.spool.clone(), wanted.to_owned());
+        blocking(move || spool.free_name(&wanted, |name| taken.contains(name))).await
+    }
+
+    /// Reads every line into the queue, then opens the batch or rejects its file.
+    async fn import(&self, batch: &Batch, limits: &Arc<[Limit]>) -> Result<(), IntakeError> {
+        let store = &self.shell.store;
+        store.clear_import(batch.id).await?;
+        let path = self.shell.spool.input_path(&batch.work);
+        let ceiling = Ceiling::of(limits, &batch.model);
+        let imported = import::import(store, batch, path, ceiling).await?;
+        let skip = batch.on_bad_line == OnBadLine::Skip.as_str();
+        if let Some(reason) = refusal(&imported, skip) {
+            return self.reject(batch, reason, imported).await;
+        }
+        store.open_batch(batch.id).await?;
+        let batch = store.reader().batch(batch.id).await?;
+        tracing::info!(batch.id = %batch.uid, items = batch.items, bad_lines = imported.bad_lines,
+            "batch {} has {} items", batch.uid, batch.items);
+        self.tell(Event::BatchOpened(Box::new(BatchSetup::of(&batch)?))).await;
+        Ok(())
+    }
+
+    async fn reject(
+        &self,
+        batch: &Batch,
+        reason: String,
+        imported: Imported,
+    ) -> Result<(), IntakeError> {
+        tracing::warn!(batch.id = %batch.uid, file.name = %batch.file_name.escape_debug(),
+            bad_lines = imported.bad_lines, "batch {} is rejected: {reason}", batch.uid);
+        let store = &self.shell.store;
+        store.note_rejection(batch.id, reason.clone()).await?;
+        let rejection = Rejection {
+            file: batch.file_name.clone(),
+            batch: Some(batch.uid.clone()),
+            reason,
+            bad_lines: imported.bad_lines,
+            lines: imported.listed,
+            rejected_at: clock::now().wall.to_string(),
+        };
+        let json = rejection.json();
+        let (spool, known) = (self.shell.spool.clone(), batch.clone());
+        blocking(move || spool.reject(&known.work, &known.out_name, &known.file_name, &json))
+            .await?;
+        self.end_rejected(batch).await
+    }
+
+    async fn end_rejected(&self, batch: &Batch) -> Result<(), IntakeError> {
+        let store = &self.shell.store;
+        store.clear_import(batch.id).await?;
+        store.finish_batch(batch.id, BatchState::Rejected, clock::now().wall).await?;
+        Ok(())
+    }
+
+    /// Rejects a file before there is a batch of it.
+    async fn reject_unentered(
+        &self,
+        candidate: &Candidate,
+        work: &str,
+        reason: String,
+    ) -> Result<(), IntakeError> {
+        tracing::warn!(file.name = %candidate.name.escape_debug(), "a file is rejected: {reason}");
+        let name = self.free_name(crate::spool::stem(&candidate.name)).await?;
+        let rejection = Rejection {
+            file: candidate.name.clone(),
+            batch: None,
+            reason,
+            bad_lines: 0,
+            lines: Vec::new(),
+            rejected_at: clock::now().wall.to_string(),
+        };
+        let json = rejection.json();
+        let (spool, candidate, work) =
+            (self.shell.spool.clone(), candidate.clone(), work.to_owned());
+        blocking(move || {
+            spool.reject(&work, &name, &candidate.name, &json)?;
+            spool.release_original(&work, &candidate.name, &candidate.identity)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Goes on with the imports that the last run did not end, and clears away copies of which
+    /// nothing was entered.
+    async fn resume(&self) -> Result<(), IntakeError> {
+        let open = self.shell.store.reader().unfinished_batches().await?;
+        let known: std::collections::BTreeSet<_> =
+            open.iter().map(|batch| batch.work.clone()).collect();
+        let spool = self.shell.spool.clone();
+        blocking(move || {
+            for work in spool.orphans(&|id| known.contains(id))? {
+                if spool.input_path(&work).exists() {
+                    tracing::warn!(work = %work, "working/{work} belongs to no open batch: it is \
+                        kept, remove it when its content is known elsewhere");
+                } else {
+                    spool.remove_working(&work)?;
+                }
+            }
+            Ok::<_, SpoolError>(())
+        })
+        .await?;
+        for batch in open.iter().filter(|batch| batch.state == BatchState::Importing) {
+            if self.shell.spool.input_path(&batch.work).exists() {
+                let limits = match self.routes.find(&batch.project, &batch.model) {
+                    Some((_, Route::Bucket { limits, .. })) => limits,
+                    _ => Arc::new([]) as _,
+                };
+                self.import(batch, &limits).await?;
+            } else {
+                self.end_rejected(batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, event: Event) {
+        // The engine is gone only when the daemon ends.
+        let _ = self.shell.events.send(event).await;
+    }
+}
+
+impl Rejection {
+    fn json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).expect("text and numbers are JSON");
+        json.push(b'\n');
+        json
+    }
+}
+
+/// Why an imported file is not opened.
+fn refusal(imported: &Imported, skip: bool) -> Option<String> {
+    if let Some(reason) = &imported.unusable {
+        return Some(reason.clone());
+    }
+    if imported.items == 0 && imported.bad_lines == 0 {
+        return Some("there is no prompt in it".to_owned());
+    }
+    if imported.bad_lines > 0 && !skip {
+        let lines = if imported.bad_lines == 1 { "line" } else { "lines" };
+        return Some(format!(
+            "{} bad {lines}: mend them, or set on_bad_line = \"skip\"",
+            imported.bad_lines
+        ));
+    }
+    None
+}
+
+/// The options of a file: its first line's over its sidecar's.
+async fn options(
+    file_name: &str,
+    claimed: &Claimed,
+) -> Result<Result<BatchOptions, String>, IntakeError> {
+    if let Err(error) = formats::recognise(file_name) {
+        return Ok(Err(error.to_string()));
+    }
+    let beside = match &claimed.sidecar {
+        Sidecar::Absent => BatchOptions::default(),
+        Sidecar::Text(text) => match formats::sidecar(text) {
+            Ok(options) => options,
+            Err(error) => return Ok(Err(format!("its options file: {}", chain(&error)))),
+        },
+        Sidecar::Bad { name, reason } => {
+            return Ok(Err(format!("its options file {} is refused: {reason}", name.escape_debug())));
+        }
+    };
+    let first = import::first_line(claimed.input.clone()).await?;
+    Ok(match formats::options_line(&first) {
+        Ok(Some(options)) => Ok(options.merged_over(beside)),
+        // A bad first line that is no options line is told with the other bad lines.
+        Ok(None) => Ok(beside),
+        Err(error) => Err(format!("line 1: {error}")),
+    })
+}
+
+fn source_of(claimed: &Claimed) -> Source {
+    let source = &claimed.source;
+    Source {
+        dev: source.dev.cast_signed(),
+        ino: source.ino.cast_signed(),
+        mtime_ns: source.mtime_ns,
+        bytes: i64::try_from(source.size).unwrap_or(i64::MAX),
+        uid: i64::from(source.uid),
+        sha256: claimed.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, IntakeError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    IntakeError: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(source) => Err(IntakeError::Read {
+            path: std::path::PathBuf::new(),
+            source: std::io::Error::other(source),
+        }),
+    }
+}

@@ -1,0 +1,331 @@
+//! The shell of the engine: it executes what [`Engine::step`] orders and makes no choices.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use secrecy::SecretString;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::core::Engine;
+use super::export;
+use super::state::{BucketView, Effect, Event, ProjectView, SendOrder};
+use crate::caps;
+use crate::clock;
+use crate::config::{BodyRetention, Config};
+use crate::formats;
+use crate::gate::units::UnixMs;
+use crate::gate::window::AttemptId;
+use crate::spool::Spool;
+use crate::store::{
+    BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
+};
+use crate::upstream::{Call, Client, Outcome, Progress};
+
+/// Where a project's requests go.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Scheme, host and port.
+    pub base_url: String,
+    /// The keys, in the order of the engine's.
+    pub keys: Vec<SecretString>,
+}
+
+/// What the engine's shell works with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shell {
+    /// The database.
+    pub store: Store,
+    /// The directories.
+    pub spool: Arc<Spool>,
+    /// The provider client.
+    pub client: Client,
+    /// Where each project's requests go, by row id.
+    pub endpoints: Arc<BTreeMap<i64, Endpoint>>,
+    /// How long bodies are kept.
+    pub bodies: BodyRetention,
+    /// What happened, to the engine.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// A question to the running engine.
+#[derive(Debug)]
+pub enum Query {
+    /// Every bucket and project as it stands.
+    Buckets(oneshot::Sender<(Vec<BucketView>, Vec<ProjectView>)>),
+    /// Why each of these batches waits, and until when.
+    Why(Vec<BatchId>, oneshot::Sender<BTreeMap<BatchId, (UnixMs, String)>>),
+}
+
+/// The endpoints of every project of the configuration.
+#[must_use]
+pub fn endpoints(config: &Config, ids: &BTreeMap<String, i64>) -> BTreeMap<i64, Endpoint> {
+    config
+        .projects
+        .iter()
+        .filter_map(|project| {
+            let keys = project.keys.iter().map(|key| key.secret.clone()).collect();
+            let endpoint = Endpoint { base_url: project.base_url.clone(), keys };
+            Some((*ids.get(&project.name)?, endpoint))
+        })
+        .collect()
+}
+
+/// Runs the engine until it was told to drain and everything in flight is settled, or the drain
+/// takes longer than it may. What is still open then is in doubt at the next start.
+pub async fn run(
+    mut engine: Engine,
+    shell: Shell,
+    mut events: mpsc::Receiver<Event>,
+    mut queries: mpsc::Receiver<Query>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut inbox = vec![Event::Tick];
+    let mut drain_until = None;
+    loop {
+        let now = clock::now();
+        for effect in engine.step(now, inbox.drain(..)) {
+            shell.execute(effect);
+        }
+        let overdue = drain_until.is_some_and(|until| until <= now.boot);
+        if drain_until.is_some() && (engine.unsettled() == 0 || overdue) {
+            return;
+        }
+        let tick = now.boot.plus(caps::TICK_MAX_MS);
+        let wake = engine.wake().map_or(tick, |wake| wake.min(tick));
+        let wake = drain_until.map_or(wake, |until| wake.min(until));
+        let sleep = Duration::from_millis(now.boot.until(wake).max(1));
+        tokio::select! {
+            _ = events.recv_many(&mut inbox, 1024) => {}
+            Some(query) = queries.recv() => answer(&mut engine, query),
+            () = tokio::time::sleep(sleep) => {}
+            _ = stop.changed(), if drain_until.is_none() => {
+                drain_until = Some(clock::now().boot.plus(caps::DRAIN_MS));
+                inbox.push(Event::Drain);
+            }
+        }
+    }
+}
+
+/// Answers a question. Whoever asked may have gone away.
+fn answer(engine: &mut Engine, query: Query) {
+    let now = clock::now();
+    match query {
+        Query::Buckets(reply) => {
+            let _ = reply.send((engine.buckets(now), engine.projects()));
+        }
+        Query::Why(batches, reply) => {
+            let why = |batch| Some((batch, engine.why(batch, now)?));
+            let _ = reply.send(batches.into_iter().filter_map(why).collect());
+        }
+    }
+}
+
+impl Shell {
+    fn execute(&self, effect: Effect) {
+        let shell = self.clone();
+        tokio::spawn(async move {
+            let event = match effect {
+                Effect::Load { batch, after } => shell.load(batch, after).await,
+                Effect::Reserve(rows) => shell.reserve(rows).await,
+                Effect::Send(order) => shell.send(order).await,
+                Effect::Settle(rows) => shell.settle(rows).await,
+                Effect::Refuse { item, reason } => shell.refuse(item, reason).await,
+                Effect::Sweep { batch, reason, cancelled } => {
+                    shell.sweep(batch, reason, cancelled).await
+                }
+                Effect::Finish(batch) => shell.finish(batch).await,
+                Effect::Seal { project, today } => shell.seal(project, today).await,
+            };
+            shell.tell(event).await;
+        });
+    }
+
+    async fn tell(&self, event: Event) {
+        // The engine is gone only when the daemon ends.
+        let _ = self.events.send(event).await;
+    }
+
+    async fn load(&self, batch: BatchId, after: i64) -> Event {
+        let page = i64::try_from(caps::READY_PAGE).unwrap_or(i64::MAX);
+        match self.store.reader().queued(batch, after, page).await {
+            Ok(items) => Event::Loaded { batch, items },
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot read the queue");
+                Event::LoadFailed(batch)
+            }
+        }
+    }
+
+    async fn reserve(&self, rows: Vec<NewAttempt>) -> Event {
+        let ids: Vec<AttemptId> = rows.iter().map(|row| row.id).collect();
+        match self.store.reserve(rows).await {
+            Ok(()) => Event::Reserved(ids),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot reserve: nothing is sent");
+                Event::ReserveFailed { ids, reason: chain(&error) }
+            }
+        }
+    }
+
+    async fn send(&self, order: SendOrder) -> Event {
+        let id = order.id;
+        let line = match self.read_line(&order).await {
+            Ok(line) => line,
+            Err(error) => {
+                tracing::error!(attempt.id = id.0, %error, "cannot read an accepted file");
+                return Event::Unreadable { id, reason: format!("its line is unreadable: {error}") };
+            }
+        };
+        let number = BatchId::line_of_item(order.item.id);
+        let key = formats::key_of(order.dialect, number, &line);
+        let body = match formats::request_body(order.dialect, &line) {
+            Ok(body) => Bytes::from(body),
+            Err(error) => return Event::Unreadable { id, reason: error.to_string() },
+        };
+        let endpoint = &self.endpoints[&order.project];
+        let call = Call {
+            base_url: endpoint.base_url.clone(),
+            model: order.model.clone(),
+            key: endpoint.keys[order.key].clone(),
+            body,
+        };
+        let started = clock::now();
+        let events = self.events.clone();
+        let report = self.client.generate(call, move |progress| {
+            // Told early or not at all: the end of the attempt tells the same, only later.
+            let _ = events.try_send(match progress {
+                Progress::BodySent => Event::BodySent(id),
+                Progress::Headers { .. } => Event::Headers(id),
+            });
+        });
+        let report = report.await;
+        let latency_ms = started.boot.until(clock::now().boot);
+        let line = match &report.outcome {
+            Outcome::Answered { body, .. } => formats::response_line(&key, body)
+                .ok()
+                .and_then(|line| String::from_utf8(line).ok()),
+            Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
+        };
+        Event::Ended { id, key, report: Box::new(report), line, latency_ms }
+    }
+
+    async fn read_line(&self, order: &SendOrder) -> std::io::Result<Vec<u8>> {
+        self.line_of(&order.work, &order.item).await
+    }
+
+    async fn line_of(&self, work: &str, item: &QueuedItem) -> std::io::Result<Vec<u8>> {
+        let path = self.spool.input_path(work);
+        let (offset, bytes) = (item.offset, usize::try_from(item.bytes).unwrap_or(usize::MAX));
+        let read = move || {
+            let mut line = vec![0; bytes];
+            std::fs::File::open(path)?.read_exact_at(&mut line, offset)?;
+            Ok(line)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?
+    }
+
+    /// Writes ends until they are written: what was answered must not be lost to a full disk.
+    async fn settle(&self, rows: Vec<Settlement>) -> Event {
+        let items = rows.iter().filter_map(|row| Some(row.item.as_ref()?.id)).collect();
+        persist("settling", || self.store.settle(rows.clone())).await;
+        Event::Settled(items)
+    }
+
+    async fn refuse(&self, item: QueuedItem, reason: String) -> Event {
+        let line = match self.store.reader().batch(BatchId::of_item(item.id)).await {
+            Ok(batch) => {
+                let line = self.line_of(&batch.work, &item).await.unwrap_or_default();
+                let dialect = batch.dialect.parse().unwrap_or(formats::Dialect::GeminiJsonl);
+                let number = BatchId::line_of_item(item.id);
+                let key = formats::key_of(dialect, number, &line);
+                let line = formats::error_line(&key, 400, "OUT_OF_RANGE", &reason, None);
+                String::from_utf8(line).ok()
+            }
+            Err(_) => None,
+        };
+        let update = ItemUpdate {
+            id: item.id,
+            state: ItemState::Failed,
+            attempts: item.attempts,
+            doubts: item.doubts,
+            not_before: UnixMs(0),
+            line,
+        };
+        self.settle(vec![Settlement { attempt: None, item: Some(update) }]).await
+    }
+
+    async fn sweep(&self, batch: BatchId, reason: String, cancelled: bool) -> Event {
+        persist("stopping a batch", || self.store.stop_batch(batch, reason.clone())).await;
+        persist("stopping a batch", || self.store.sweep_stopped(batch, cancelled)).await;
+        Event::Swept(batch)
+    }
+
+    async fn finish(&self, batch: BatchId) -> Event {
+        loop {
+            match export::finish(&self.store, &self.spool, self.bodies, batch).await {
+                Ok(()) => return Event::Closed(batch),
+                Err(error) => {
+                    tracing::error!(batch.id = batch.0, error = %chain(&error),
+                        "cannot write results: tried again in 5 s");
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            }
+        }
+    }
+
+    async fn seal(&self, project: i64, today: chrono::NaiveDate) -> Event {
+        let now = clock::now();
+        let before = match self.store.seal_days(project, today, now.wall).await {
+            Ok(Some(sums)) => {
+                tracing::info!(project.id = project, day = %today, sums,
+                    "a quota day begins: the days before {today} are sealed");
+                Some(today)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot seal a day: tried again");
+                None
+            }
+        };
+        if matches!(self.bodies, BodyRetention::For(_)) {
+            export::sweep_bodies(&self.spool, self.bodies, now.wall).await;
+        }
+        Event::Sealed { project, before }
+    }
+}
+
+/// Tries a write until it is done, ever more patiently.
+async fn persist<T, F, W>(doing: &'static str, mut write: F) -> T
+where
+    F: FnMut() -> W,
+    W: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match write().await {
+            Ok(value) => return value,
+            Err(error) => {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                tracing::error!(error = %chain(&error), wait_ms, "{doing} failed: tried again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

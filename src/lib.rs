@@ -19,7 +19,13 @@ pub mod upstream;
 
 pub mod config;
 
+pub mod api;
+pub mod daemon;
+
 pub mod emulator;
+
+pub mod cli;
 
 mod caps;
 pub mod clock;
+mod telemetry;

@@ -1,2 +1,7 @@
-//! The `tidegate` binary.
-fn main() {}
+//! The `tidegate` binary: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidegate::cli::main()
+}

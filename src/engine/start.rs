@@ -86,6 +86,12 @@ impl Routes {
         Some((*id, route))
     }
 
+    /// The row id of a project.
+    #[must_use]
+    pub fn project_id(&self, name: &str) -> Option<i64> {
+        self.projects.get(name).map(|(id, ..)| *id)
+    }
+
     /// The names of every project.
     pub fn projects(&self) -> impl Iterator<Item = &str> {
         self.projects.keys().map(String::as_str)

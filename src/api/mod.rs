@@ -1,0 +1,51 @@
+//! The daemon's own HTTP API: what the CLI and other programs ask it.
+//!
+//! [`guard`] decides who may ask, [`routes`] answers, [`listen`] binds and serves.
+
+mod guard;
+mod listen;
+mod problem;
+mod routes;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+pub use listen::{BindError, Listener, bind, serve};
+
+use crate::config::Config;
+use crate::engine::Event;
+use crate::engine::run::Query;
+use crate::spool::Spool;
+use crate::store::Store;
+
+/// What requests are answered from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    store: Store,
+    spool: Arc<Spool>,
+    queries: mpsc::Sender<Query>,
+    events: mpsc::Sender<Event>,
+    scanned: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// An API over a running daemon's parts.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        store: Store,
+        spool: Arc<Spool>,
+        queries: mpsc::Sender<Query>,
+        events: mpsc::Sender<Event>,
+        scanned: watch::Receiver<bool>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { config, store, spool, queries, events, scanned }) }
+    }
+}

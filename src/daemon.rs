@@ -1,0 +1,150 @@
+//! The daemon put together: listeners, directories, database, engine, intake and API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Api, BindError, Listener};
+use crate::caps;
+use crate::clock;
+use crate::config::Config;
+use crate::engine::intake::Intake;
+use crate::engine::run::{self, Shell};
+use crate::engine::start::{self, StartError};
+use crate::engine::{BatchSetup, Event};
+use crate::spool::{Spool, SpoolError};
+use crate::store::{BatchState, Store, StoreError};
+use crate::upstream::{Client, UpstreamError};
+
+/// What keeps a daemon from starting.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A project has no key to send with.
+    #[error("{0}")]
+    NoKey(String),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spool directories cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The engine cannot be built.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The provider client cannot be built.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The kernel does not say which boot this is.
+    #[error("cannot read the boot id from /proc/sys/kernel/random/boot_id")]
+    Boot(#[source] std::io::Error),
+}
+
+impl DaemonError {
+    /// Whether the configuration is at fault, so that starting again will not help.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::NoKey(_) | Self::Start(StartError::Day { .. }))
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    addresses: Vec<SocketAddr>,
+    scanned: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+    engine: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+}
+
+/// Starts a daemon. When this returns, the addresses are bound, the schema is up to date and the
+/// lock is held.
+///
+/// # Errors
+/// Each names what is wrong and what to do.
+pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
+    let missing: Vec<_> = config.projects.iter().flat_map(|p| p.missing_keys()).collect();
+    if !missing.is_empty() {
+        return Err(DaemonError::NoKey(missing.join("\n")));
+    }
+    let client = Client::new()?;
+    let listeners = api::bind(&config.server.listen).await?;
+    let store = open_store(&config.server.state_dir).await?;
+    let spool = Arc::new(Spool::open(&config.server.spool_dir)?);
+    let now = clock::now();
+    // The seed only spreads retries; boots and runs differ enough by their time.
+    let (engine, routes) = start::assemble(&config, &store, now, now.boot.0).await?;
+
+    let (events, inbox) = mpsc::channel(caps::EVENTS_MAX);
+    let (queries, questions) = mpsc::channel(64);
+    let (stop, stopped) = watch::channel(false);
+    let (scanned, scanned_seen) = watch::channel(false);
+    let ids: BTreeMap<_, _> = config
+        .projects
+        .iter()
+        .filter_map(|project| Some((project.name.clone(), routes.project_id(&project.name)?)))
+        .collect();
+    let shell = Shell {
+        store: store.clone(),
+        spool: spool.clone(),
+        client,
+        endpoints: Arc::new(run::endpoints(&config, &ids)),
+        bodies: config.retention.bodies,
+        events: events.clone(),
+    };
+    for batch in store.reader().unfinished_batches().await? {
+        if batch.state == BatchState::Open {
+            let setup = Box::new(BatchSetup::of(&batch)?);
+            // The engine's inbox is empty yet and holds more than there are open batches; a send
+            // past that waits for the engine, which is started below.
+            let events = events.clone();
+            tokio::spawn(async move { events.send(Event::BatchOpened(setup)).await });
+        }
+    }
+    let engine =
+        tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
+    let defaults = config.defaults.clone();
+    let intake = Intake { shell, routes, defaults, scanned };
+    let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
+    let api = Api::new(config, store, spool, queries, events, scanned_seen.clone());
+    let mut others = vec![tokio::spawn(intake.run(stopped.clone()))];
+    for listener in listeners {
+        others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
+    }
+    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others })
+}
+
+async fn open_store(state_dir: &Path) -> Result<Store, DaemonError> {
+    let boot = clock::boot_uuid().map_err(DaemonError::Boot)?;
+    Ok(Store::open(state_dir, &boot).await?)
+}
+
+impl Daemon {
+    /// The TCP addresses it listens on.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until `incoming/` has been looked through once: the daemon is ready.
+    pub async fn ready(&mut self) {
+        // Closed means that the daemon is ending; then nobody waits for more.
+        let _ = self.scanned.wait_for(|scanned| *scanned).await;
+    }
+
+    /// Starts nothing new, waits for what is in flight within the drain time, and ends.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.engine.await;
+        for task in self.others {
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Logs: to the journal when it is listening, else to stderr. Never prompts, never keys (A7).
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+
+/// Starts logging. `filter` is in the syntax of `tracing-subscriber`, such as `tidegate=debug`.
+pub(crate) fn start(filter: Option<&str>, journal: bool) {
+    let filter = || EnvFilter::new(filter.unwrap_or("tidegate=info,warn"));
+    let registry = tracing_subscriber::registry();
+    if journal && let Ok(layer) = tracing_journald::layer() {
+        registry.with(layer.with_filter(filter())).init();
+        return;
+    }
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    registry.with(layer.with_filter(filter())).init();
+}

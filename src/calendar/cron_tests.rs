@@ -253,6 +253,18 @@ fn wrong_expressions_are_refused_with_the_reason() {
     );
 }
 
+/// In the second pass a clock shows again a time before the one at which the job fired.
+#[test]
+fn the_last_firing_of_a_fixed_time_is_seen_from_the_second_pass() {
+    let cron = Cron::parse("30 1 * * *", LOS_ANGELES).unwrap();
+    let fired = at("2026-11-01T08:30:00Z");
+    for minutes in 0..(25 * 60) {
+        let t = fired + TimeDelta::minutes(minutes);
+        assert_eq!(cron.last_at_or_before(t), Some(fired), "{t}");
+        assert_eq!(cron.next_after(t), Some(at("2026-11-02T09:30:00Z")), "{t}");
+    }
+}
+
 /// Clocks went back by seven hours on 1994-01-31 at 17:00Z, the longest overlap there is.
 #[test]
 fn a_long_overlap_fires_at_each_pass_in_order() {

@@ -108,8 +108,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
             tokio::spawn(async move { events.send(Event::BatchOpened(setup)).await });
         }
     }
-    let engine =
-        tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
+    let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let defaults = config.defaults.clone();
     let intake = Intake { shell, routes, defaults, scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();

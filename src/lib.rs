@@ -17,6 +17,8 @@ pub mod store;
 pub mod spool;
 pub mod upstream;
 
+pub mod report;
+
 pub mod config;
 
 pub mod api;

@@ -19,9 +19,7 @@ use crate::gate::admit::BucketId;
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
-use crate::store::{
-    Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
-};
+use crate::store::{Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError};
 
 /// The one who takes in dropped files, one at a time.
 #[derive(Debug)]
@@ -81,8 +79,7 @@ impl Intake {
         }
         let hint = Arc::new(Notify::new());
         let ring = hint.clone();
-        let _watcher =
-            Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
+        let _watcher = Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
         loop {
             let soon = self.scan().await;
             let _ = self.scanned.send(true);
@@ -182,7 +179,8 @@ impl Intake {
         };
         let Some((project_id, route)) = self.routes.find(&project, &model) else {
             let known: Vec<_> = self.routes.projects().collect();
-            let reason = format!("no project {project}: the configuration has {}", known.join(", "));
+            let reason =
+                format!("no project {project}: the configuration has {}", known.join(", "));
             return Ok(Err(reason));
         };
         let (bucket, limits) = match route {
@@ -210,13 +208,15 @@ impl Intake {
         project_id: i64,
         model: &str,
     ) -> Result<BucketId, IntakeError> {
-        tracing::warn!(project.name = project, model, "the limits of {model} are not known: one \
-            request at a time at first");
+        tracing::warn!(
+            project.name = project,
+            model,
+            "the limits of {model} are not known: one \
+            request at a time at first"
+        );
         let group = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
-        let setup = ProjectSetup {
-            name: project.to_owned(),
-            groups: [(model.to_owned(), group)].into(),
-        };
+        let setup =
+            ProjectSetup { name: project.to_owned(), groups: [(model.to_owned(), group)].into() };
         let ids = self.shell.store.sync_project(setup, clock::now().wall).await?;
         let id = ids.buckets[model];
         self.routes.add(project, model, id);
@@ -434,7 +434,10 @@ async fn options(
             Err(error) => return Ok(Err(format!("its options file: {}", chain(&error)))),
         },
         Sidecar::Bad { name, reason } => {
-            return Ok(Err(format!("its options file {} is refused: {reason}", name.escape_debug())));
+            return Ok(Err(format!(
+                "its options file {} is refused: {reason}",
+                name.escape_debug()
+            )));
         }
     };
     let first = import::first_line(claimed.input.clone()).await?;

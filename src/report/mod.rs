@@ -17,6 +17,9 @@ pub mod table;
 
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 use chrono::{DateTime, SubsecRound, Utc};
 
 use crate::gate::units::UnixMs;

@@ -106,7 +106,9 @@ pub fn limits(report: &LimitsReport, style: Style) -> String {
     hindrances.extend(report.projects.iter().flat_map(ailments));
     if !hindrances.is_empty() {
         text.push('\n');
-        hindrances.iter().for_each(|hindrance| line(&mut text, hindrance));
+        for hindrance in hindrances {
+            line(&mut text, &hindrance);
+        }
     }
     text
 }

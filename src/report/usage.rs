@@ -216,18 +216,13 @@ impl Key {
         })
     }
 
-    fn label(self, sums: UsageRowOut, by: GroupBy) -> UsageRowOut {
+    fn label(self, mut row: UsageRowOut, by: GroupBy) -> UsageRowOut {
         let [project, model, key, tenant, batch] = self.names;
-        UsageRowOut {
-            project,
-            model,
-            key,
-            tenant,
-            batch: by.batch.then_some(BatchColumn(batch)),
-            hour: self.hour_ms.map(|hour_ms| seconds(UnixMs(hour_ms))),
-            day: self.day,
-            ..sums
-        }
+        (row.project, row.model, row.key, row.tenant) = (project, model, key, tenant);
+        row.batch = by.batch.then_some(BatchColumn(batch));
+        row.hour = self.hour_ms.map(|hour_ms| seconds(UnixMs(hour_ms)));
+        row.day = self.day;
+        row
     }
 }
 

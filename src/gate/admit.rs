@@ -195,13 +195,16 @@ impl Gate {
 
     /// Ends an attempt that reached the provider: its weight becomes what was really used. Returns
     /// the bound and the days it is charged to; `None` for an unknown attempt.
+    ///
+    /// Headers, if any came, were told to [`Gate::bound`] before. What ends without them, such as a
+    /// connection that broke, may still be on its way to the provider, so it counts for Δ more.
     pub fn settle(
         &mut self,
         id: AttemptId,
         actual: Weights,
         now: Now,
     ) -> Option<(BootMs, DayCharge)> {
-        self.bound(id, now.boot);
+        self.bound(id, now.boot.plus(DELTA_MS));
         let open = self.attempts.remove(&id)?;
         let u = open.u.expect("a bound was just set");
         let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");

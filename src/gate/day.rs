@@ -55,12 +55,13 @@ impl DayUse {
 
     /// What counts against the day `key`: all that was charged to it and all that is open.
     pub(super) fn used(&self, key: NaiveDate, metric: Metric) -> u64 {
-        self.settled.get(&key).map_or(0, |weights| weights.get(metric)) + self.reserved(metric)
+        let settled = self.settled.get(&key).map_or(0, |weights| weights.get(metric));
+        settled.saturating_add(self.reserved(metric))
     }
 
     /// What open attempts hold.
     pub(super) fn reserved(&self, metric: Metric) -> u64 {
-        self.open.values().map(|weights| weights.get(metric)).sum()
+        self.open.values().fold(0, |sum, weights| sum.saturating_add(weights.get(metric)))
     }
 
     /// The first day an attempt reserved at `now` may count on.

@@ -94,7 +94,7 @@ pub struct LimitState {
     /// What is left.
     pub free: u64,
     /// When the next part of a rolling window frees, or the quota day ends; `None` when nothing is
-    /// used.
+    /// used, or when the end of nothing that is used is known.
     pub next_free: Option<UnixMs>,
 }
 
@@ -412,7 +412,7 @@ impl Bucket {
                 used,
                 reserved: self.days.reserved(limit.metric),
                 free: limit.value.saturating_sub(used),
-                next_free: Some(UnixMs::from(today.end)),
+                next_free: (used > 0).then(|| UnixMs::from(today.end)),
             });
         }
         states

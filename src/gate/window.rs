@@ -95,9 +95,10 @@ impl Occupancy {
         self.expiry(now.boot.plus(DELTA_MS))
     }
 
-    /// When the next entry leaves, if any end is known.
+    /// When the next entry that weighs something leaves, if any end is known.
     pub(super) fn next_expiry(&self) -> Option<BootMs> {
-        self.closing.first_key_value().map(|(&(expiry, _), _)| expiry)
+        let mut heavy = self.closing.iter().filter(|(_, weight)| **weight > 0);
+        heavy.next().map(|(&(expiry, _), _)| expiry)
     }
 
     fn take(&mut self, id: AttemptId, u: Option<BootMs>) -> Option<u64> {

@@ -239,15 +239,14 @@ impl Gate {
         }
     }
 
-    /// Opens a bucket: the provider said yes at `now`. A block that lasts longer than now stays,
-    /// since the request that was answered had been sent before it.
-    ///
-    /// # Panics
-    /// When the bucket is not defined.
-    pub fn unblock(&mut self, bucket: BucketId, now: Now) {
-        let block = &mut self.bucket(bucket).block;
-        if block.as_ref().is_some_and(|block| block.until <= now.boot) {
-            *block = None;
+    /// Opens the attempt's bucket if the attempt is the one that went first after a block: the
+    /// provider said yes to it. Any other was sent before the block and proves nothing, and neither
+    /// does one that a new block overtook. To be told before [`Gate::settle`].
+    pub fn unblock(&mut self, id: AttemptId) {
+        let Some(open) = self.attempts.get(&id) else { return };
+        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        if bucket.block.as_ref().is_some_and(|block| block.canary == Some(id)) {
+            bucket.block = None;
         }
     }
 

@@ -93,8 +93,8 @@ pub struct LimitState {
     pub reserved: u64,
     /// What is left.
     pub free: u64,
-    /// When the next part of a rolling window frees, or the quota day ends; `None` when nothing is
-    /// used, or when the end of nothing that is used is known.
+    /// When the next part of a rolling window frees, `None` when of nothing in it the end is known;
+    /// of a quota day always its end.
     pub next_free: Option<UnixMs>,
 }
 
@@ -411,7 +411,7 @@ impl Bucket {
                 used,
                 reserved: self.days.reserved(limit.metric),
                 free: limit.value.saturating_sub(used),
-                next_free: (used > 0).then(|| UnixMs::from(today.end)),
+                next_free: Some(UnixMs::from(today.end)),
             });
         }
         states

@@ -373,13 +373,12 @@ impl Bucket {
         let yesterday = (start.until(now.wall) < DAY_GRACE_MS)
             .then(|| self.days.span(start.minus(1)))
             .map(|span| span.key);
-        let today = self.days.span(now.wall);
         let mut waits = Vec::new();
         for limit in &self.daily {
             let needs = need.get(limit.metric);
             let full = |key| self.days.used(key, limit.metric).saturating_add(needs) > limit.value;
             let opens = if needs > 0 && full(today.key) {
-                UnixMs::from(today.end).plus(DAY_GRACE_MS)
+                self.days.room_after(&today, limit, needs).plus(DAY_GRACE_MS)
             } else if needs > 0 && yesterday.is_some_and(full) {
                 start.plus(DAY_GRACE_MS)
             } else {

@@ -8,13 +8,10 @@
 mod conclude;
 mod core;
 
-
 mod plan;
-
 
 pub mod start;
 mod state;
-
 
 pub use core::Engine;
 pub use state::{BatchSetup, BucketView, Effect, Event, ProjectView, SendOrder};

@@ -215,11 +215,8 @@ fn add_project(
     }
     let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
     let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
-    let keys = project.keys.iter().map(|key| Key {
-        name: key.name.clone(),
-        refused: 0,
-        aside: None,
-    });
+    let keys =
+        project.keys.iter().map(|key| Key { name: key.name.clone(), refused: 0, aside: None });
     let state = Project {
         name: project.name.clone(),
         keys: keys.collect(),
@@ -322,4 +319,3 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
         }),
     }
 }
-

@@ -70,7 +70,9 @@ impl fmt::Display for Because {
 
 /// A request that no amount of waiting lets through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("needs {needs} of {dimension}, and the limit is {limit} ({source_name}): it can never be sent")]
+#[error(
+    "needs {needs} of {dimension}, and the limit is {limit} ({source_name}): it can never be sent"
+)]
 pub struct Never {
     /// `rpm`, `tpm` …
     pub dimension: &'static str,

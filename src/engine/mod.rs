@@ -8,12 +8,10 @@
 mod conclude;
 mod core;
 pub mod export;
-
 mod import;
 pub mod intake;
 mod plan;
 pub mod run;
-
 pub mod start;
 mod state;
 

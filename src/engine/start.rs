@@ -14,6 +14,7 @@ use crate::caps;
 use crate::config::{self, Config, ModelRule, UnknownModels};
 use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
+use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
 use crate::gate::units::{BootMs, Metric, Now, UnixMs};
 use crate::gate::window::DELTA_MS;
@@ -297,7 +298,7 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
     let u_wall = now.wall.plus(DELTA_MS);
     let pacific = QuotaDay::pacific();
     let day = days.get(attempt.project.as_str()).unwrap_or(&pacific);
-    let today = day.span_at(u_wall.to_utc()).key.to_string();
+    let today = day.span_at(u_wall.plus(DAY_EDGE_MS).to_utc()).key.to_string();
     let policy = attempt.policy.parse().unwrap_or(InDoubt::Retry);
     Settlement {
         attempt: Some(EndedAttempt {

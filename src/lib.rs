@@ -19,8 +19,6 @@ pub mod report;
 pub mod spool;
 pub mod upstream;
 
-pub mod report;
-
 pub mod config;
 
 pub mod api;

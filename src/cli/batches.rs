@@ -1,7 +1,7 @@
 //! `tidegate batches`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::client::{Source, source};
 use super::{EX_FAILURE, EX_UNAVAILABLE, Failure, Global, no_overrides, print, print_json};
@@ -69,7 +69,7 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         },
         What::Results { id, output } => {
             let batch = show(&config, &source, &id).await?;
-            return results(&batch, output);
+            return results(&batch, output.as_deref());
         }
     };
     if args.json {
@@ -84,7 +84,8 @@ async fn list(config: &Config, source: &Source) -> Result<BatchesReport, Failure
     match source {
         Source::Daemon(daemon) => daemon.get("/api/v1/batches").await,
         Source::Database(reader) => {
-            let batches = reader.batches(caps::BATCHES_LISTED).await.map_err(failed)?;
+            let batches =
+                reader.batches(caps::BATCHES_LISTED).await.map_err(|error| failed(&error))?;
             let shown = batches.iter().map(|batch| shown(config, batch)).collect();
             Ok(BatchesReport::new(shown, clock::now().wall))
         }
@@ -99,7 +100,7 @@ async fn show(config: &Config, source: &Source, id: &str) -> Result<BatchOut, Fa
 }
 
 async fn find(reader: &Reader, id: &str) -> Result<Batch, Failure> {
-    let found = reader.batch_by_uid(id).await.map_err(failed)?;
+    let found = reader.batch_by_uid(id).await.map_err(|error| failed(&error))?;
     found.ok_or_else(|| Failure::new(EX_FAILURE, format!("no batch {id}")))
 }
 
@@ -119,7 +120,7 @@ fn shown(config: &Config, batch: &Batch) -> BatchOut {
 }
 
 /// Copies the results file: it is on this machine, as the daemon is.
-fn results(batch: &BatchOut, output: Option<PathBuf>) -> Result<u8, Failure> {
+fn results(batch: &BatchOut, output: Option<&Path>) -> Result<u8, Failure> {
     let Some(path) = &batch.results else {
         let ended = batch.succeeded + batch.failed + batch.cancelled;
         let message = format!(
@@ -130,18 +131,14 @@ fn results(batch: &BatchOut, output: Option<PathBuf>) -> Result<u8, Failure> {
     };
     let copied = (|| {
         let mut from = std::fs::File::open(path)?;
-        match &output {
-            Some(to) => {
-                let mut to = std::fs::File::create(to)?;
-                std::io::copy(&mut from, &mut to)?;
-                to.sync_all()
-            }
-            None => {
-                let mut out = std::io::stdout().lock();
-                std::io::copy(&mut from, &mut out)?;
-                out.flush()
-            }
+        if let Some(to) = output {
+            let mut to = std::fs::File::create(to)?;
+            std::io::copy(&mut from, &mut to)?;
+            return to.sync_all();
         }
+        let mut out = std::io::stdout().lock();
+        std::io::copy(&mut from, &mut out)?;
+        out.flush()
     })();
     match copied {
         Ok(()) => Ok(0),
@@ -156,6 +153,6 @@ fn path_of(id: &str, rest: &str) -> String {
     format!("/api/v1/batches/{id}{rest}")
 }
 
-fn failed(error: StoreError) -> Failure {
-    Failure::of(EX_FAILURE)(&error)
+fn failed(error: &StoreError) -> Failure {
+    Failure::of(EX_FAILURE)(error)
 }

@@ -225,7 +225,7 @@ fn configure(dir: &Path, base_url: &str) -> Result<Config, Failure> {
         quoted(key)
     );
     std::fs::write(&path, text).map_err(|error| at(&path, &error))?;
-    let env = Env::from_iter(std::iter::empty::<(String, String)>());
+    let env = std::iter::empty::<(String, String)>().collect::<Env>();
     Config::load(Some(&path), &env).map_err(|error| Failure::of(EX_FAILURE)(&error))
 }
 

@@ -31,9 +31,14 @@ struct Cli {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Global {
-    /// The configuration file [default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml,
-    /// $XDG_CONFIG_HOME/tidegate/tidegate.toml, else built in]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "The configuration file [default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml, \
+            $XDG_CONFIG_HOME/tidegate/tidegate.toml, else built in]"
+    )]
     config: Option<PathBuf>,
     /// Where the database is, instead of the configuration's `state_dir`
     #[arg(long, global = true, value_name = "DIR")]
@@ -119,7 +124,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&global, args, &env).await,
         Command::Demo(args) => demo::run(&global, args).await,
-        Command::Submit(args) => submit::run(&global, args, &env),
+        Command::Submit(args) => submit::run(&global, &args, &env),
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
         Command::Limits(args) => reports::limits(&global, args, &env).await,

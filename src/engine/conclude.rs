@@ -407,14 +407,17 @@ fn tokens(outcome: &Outcome) -> Tokens {
             total: usage.total,
             raw: usage.raw.clone(),
         },
-        _ => Tokens::default(),
+        Outcome::Answered { usage: None, .. }
+        | Outcome::Refused(_)
+        | Outcome::NotSent { .. }
+        | Outcome::Unknown { .. } => Tokens::default(),
     }
 }
 
 fn quota_id(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Refused(refusal) => quota_id_of(refusal),
-        _ => None,
+        Outcome::Answered { .. } | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
     }
 }
 

@@ -185,7 +185,7 @@ impl Intake {
         };
         let (bucket, limits) = match route {
             Route::Bucket { id, limits } => (id, limits),
-            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::new([]) as _),
+            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::default()),
             Route::Off(source) => {
                 let reason = format!("{model} is not offered to project {project} ({source})");
                 return Ok(Err(reason));
@@ -377,7 +377,7 @@ impl Intake {
             if self.shell.spool.input_path(&batch.work).exists() {
                 let limits = match self.routes.find(&batch.project, &batch.model) {
                     Some((_, Route::Bucket { limits, .. })) => limits,
-                    _ => Arc::new([]) as _,
+                    _ => Arc::default(),
                 };
                 self.import(batch, &limits).await?;
             } else {
@@ -457,8 +457,18 @@ fn source_of(claimed: &Claimed) -> Source {
         mtime_ns: source.mtime_ns,
         bytes: i64::try_from(source.size).unwrap_or(i64::MAX),
         uid: i64::from(source.uid),
-        sha256: claimed.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex(&claimed.sha256),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 async fn blocking<T, E>(

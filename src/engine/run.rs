@@ -210,7 +210,9 @@ impl Shell {
             upstream::Outcome::Answered { body, .. } => formats::response_line(&key, body)
                 .ok()
                 .and_then(|line| String::from_utf8(line).ok()),
-            _ => None,
+            upstream::Outcome::Refused(_)
+            | upstream::Outcome::NotSent { .. }
+            | upstream::Outcome::Unknown { .. } => None,
         };
         Event::Ended { id, key, report: Box::new(report), line, latency_ms }
     }

@@ -183,6 +183,9 @@ impl Gate {
 
     /// Learns that the provider has counted the attempt by `u` at the latest. A later bound than
     /// the known one changes nothing.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn bound(&mut self, id: AttemptId, u: BootMs) {
         let Some(open) = self.attempts.get_mut(&id) else { return };
         if open.u.is_some_and(|known| known <= u) {
@@ -200,6 +203,9 @@ impl Gate {
     ///
     /// Headers, if any came, were told to [`Gate::bound`] before. What ends without them, such as a
     /// connection that broke, may still be on its way to the provider, so it counts for Δ more.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn settle(
         &mut self,
         id: AttemptId,
@@ -219,6 +225,9 @@ impl Gate {
     }
 
     /// Ends an attempt of which nothing was sent: it weighs nothing.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
         let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
@@ -244,6 +253,9 @@ impl Gate {
     /// Opens the attempt's bucket if the attempt is the one that went first after a block: the
     /// provider said yes to it. Any other was sent before the block and proves nothing, and neither
     /// does one that a new block overtook. To be told before [`Gate::settle`].
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn unblock(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.get(&id) else { return };
         let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");

@@ -34,7 +34,10 @@ impl Style {
 }
 
 /// Texts wrap at this width at the least: a terminal too narrow for that breaks the lines itself.
-const TEXT_WIDTH_MIN: u16 = 12;
+const TEXT_WIDTH_MIN: u16 = 16;
+
+/// Blanks between two columns.
+const GAP: u16 = 2;
 
 /// Counts of a usage row that a table leaves out when they are 0 throughout.
 const LEFT_OUT_AT_ZERO: [&str; 5] =
@@ -55,7 +58,7 @@ pub fn usage(report: &UsageReport, style: Style) -> String {
         .collect();
     let mut heads: Vec<_> = report.by.iter().map(|column| Head::Text(column)).collect();
     heads.extend(shown.iter().map(|word| Head::Number(word)));
-    heads.extend(["cost_usd", "1m_requests", "1m_input_tokens"].map(Head::Number));
+    heads.extend(["cost_usd", "60s_requests", "60s_tokens"].map(Head::Number));
     let mut grid = Grid::new(style, &heads);
     for row in &report.rows {
         let columns = report.by.iter().map(|column| escaped(&column_text(row, column)));
@@ -65,13 +68,11 @@ pub fn usage(report: &UsageReport, style: Style) -> String {
     let totals = labels.chain(numbers(&report.totals, &shown));
     grid.row(totals.map(|cell| Cell::new(cell).add_attribute(Attribute::Bold)));
     text += &grid.render();
+    let mut remarks = report.notes.clone();
     if !report.unpriced_models.is_empty() {
-        let models = escaped(&report.unpriced_models.join(", "));
-        line(&mut text, &format!("\ncost not known, no price for: {models}"));
+        remarks.insert(0, format!("no price known for {}", report.unpriced_models.join(", ")));
     }
-    for note in &report.notes {
-        line(&mut text, &format!("\n{}", escaped(note)));
-    }
+    push_below(&mut text, remarks.iter().map(|remark| escaped(remark)));
     text
 }
 
@@ -104,12 +105,7 @@ pub fn limits(report: &LimitsReport, style: Style) -> String {
     let mut text = grid.render();
     let mut hindrances: Vec<_> = report.buckets.iter().filter_map(hindrance).collect();
     hindrances.extend(report.projects.iter().flat_map(ailments));
-    if !hindrances.is_empty() {
-        text.push('\n');
-        for hindrance in hindrances {
-            line(&mut text, &hindrance);
-        }
-    }
+    push_below(&mut text, hindrances.into_iter());
     text
 }
 
@@ -302,6 +298,14 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// Adds lines below a table, if there are any.
+fn push_below(text: &mut String, lines: impl Iterator<Item = String>) {
+    for (n, content) in lines.enumerate() {
+        text.push_str(if n == 0 { "\n" } else { "" });
+        line(text, &content);
+    }
+}
+
 fn line(text: &mut String, content: &str) {
     // Writing to a `String` cannot fail.
     let _ = writeln!(text, "{content}");
@@ -347,13 +351,13 @@ impl Grid {
         let widths = self.table.column_max_content_widths();
         let columns = self.table.column_iter_mut().zip(&self.numbers).zip(widths);
         for ((column, number), width) in columns {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP));
             if *number {
                 // Half a number is a wrong number.
                 column.set_constraint(ColumnConstraint::ContentWidth);
                 column.set_cell_alignment(CellAlignment::Right);
             } else {
-                let least = Width::Fixed(width.min(TEXT_WIDTH_MIN));
+                let least = Width::Fixed(width.min(TEXT_WIDTH_MIN) + GAP);
                 column.set_constraint(ColumnConstraint::LowerBoundary(least));
             }
         }

@@ -81,7 +81,7 @@ fn the_free_tier_pays_nothing() {
 }
 
 #[test]
-fn a_sum_larger_than_any_bill_saturates() {
+fn a_sum_larger_than_any_bill_does_not_overflow() {
     let amounts = Amounts {
         input_tokens: u64::MAX,
         output_tokens: u64::MAX,

@@ -47,7 +47,8 @@ fn times_are_instants_dates_or_ages() {
 fn a_question_without_options_is_today_by_project_and_model() {
     let present = now("2026-11-22T19:00:00Z");
     assert_eq!(UsageParams::default().read(present).unwrap(), UsageQuery::TODAY);
-    let empty = UsageParams { by: Some(String::new()), since: Some(" ".into()), ..Default::default() };
+    let empty =
+        UsageParams { by: Some(String::new()), since: Some(" ".into()), ..Default::default() };
     assert_eq!(empty.read(present).unwrap(), UsageQuery::TODAY);
 }
 
@@ -78,8 +79,7 @@ fn an_end_before_its_beginning_is_refused() {
         (Some("2026-11-23"), None),
     ] {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        let params =
-            UsageParams { since: owned(since), until: owned(until), ..Default::default() };
+        let params = UsageParams { since: owned(since), until: owned(until), ..Default::default() };
         assert!(matches!(params.read(present), Err(QueryError::Backwards { .. })));
     }
 }

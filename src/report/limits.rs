@@ -163,7 +163,10 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
 
 /// The models of a project that count in a quota group, in the configuration's order.
 fn models_of(project: &Project, group: &str) -> Vec<String> {
-    let counts = |model: &&str| matches!(project.allowance(model), ModelRule::Known { quota_group, .. } if quota_group == group);
+    let counts = |model: &&str| match project.allowance(model) {
+        ModelRule::Known { quota_group, .. } => quota_group == group,
+        ModelRule::Unknown => false,
+    };
     project.known_models().into_iter().filter(counts).map(str::to_owned).collect()
 }
 

@@ -155,8 +155,8 @@ pub async fn usage(
     // The present millisecond is part of what has been.
     let present = now.wall.plus(1);
     let until = query.until.unwrap_or(present);
-    let since =
-        query.since.unwrap_or_else(|| terms.day_start(query.project.as_deref(), until.minus(1)));
+    let last = until.min(present).minus(1);
+    let since = query.since.unwrap_or_else(|| terms.day_start(query.project.as_deref(), last));
     let filter = |since, until| UsageFilter {
         since,
         until,

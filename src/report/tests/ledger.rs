@@ -115,7 +115,6 @@ impl Ledger {
             tenant: "ada".to_owned(),
             priority: 1,
             in_doubt: "retry".to_owned(),
-            on_bad_line: "reject".into(),
             not_before: None,
             source,
             submitted_at: at("2026-12-01T19:00:00Z"),
@@ -355,6 +354,10 @@ async fn the_span_ends_before_until_and_begins_with_the_day_that_ends_there() {
     assert_eq!(report.since.to_rfc3339(), "2026-11-30T08:00:00+00:00");
     assert_eq!(report.until.to_rfc3339(), "2026-12-01T08:00:00+00:00");
     assert_eq!(report.totals.attempts, 1);
+    let ahead = UsageQuery { until: Some(at("2026-12-24T00:00:00Z")), ..UsageQuery::TODAY };
+    let report = ledger.report(&ahead, now(NOON)).await;
+    assert_eq!(report.since.to_rfc3339(), "2026-12-01T08:00:00+00:00");
+    assert_eq!(report.totals.attempts, 7);
     let of_one = UsageQuery { project: Some("trial".into()), ..UsageQuery::TODAY };
     assert_eq!(ledger.report(&of_one, now(NOON)).await.totals.attempts, 1);
 }

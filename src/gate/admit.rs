@@ -305,7 +305,8 @@ impl Gate {
             + GAMMA_MS
     }
 
-    /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out opens.
+    /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
+    /// opens.
     ///
     /// # Panics
     /// When the bucket is not defined.

@@ -189,8 +189,8 @@ impl Gate {
             return;
         }
         let previous = open.u.replace(u);
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
-        for (_, occupancy) in &mut bucket.rolling {
+        let bucket = open.bucket;
+        for (_, occupancy) in &mut self.bucket(bucket).rolling {
             occupancy.bound(id, previous, u);
         }
     }
@@ -200,6 +200,7 @@ impl Gate {
     ///
     /// Headers, if any came, were told to [`Gate::bound`] before. What ends without them, such as a
     /// connection that broke, may still be on its way to the provider, so it counts for Δ more.
+    #[expect(clippy::missing_panics_doc, reason = "a bound is set before it is taken")]
     pub fn settle(
         &mut self,
         id: AttemptId,
@@ -209,7 +210,7 @@ impl Gate {
         self.bound(id, now.boot.plus(DELTA_MS));
         let open = self.attempts.remove(&id)?;
         let u = open.u.expect("a bound was just set");
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = self.bucket(open.bucket);
         for (limit, occupancy) in &mut bucket.rolling {
             occupancy.reweigh(id, u, actual.get(limit.metric));
         }
@@ -221,7 +222,7 @@ impl Gate {
     /// Ends an attempt of which nothing was sent: it weighs nothing.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = self.bucket(open.bucket);
         for (_, occupancy) in &mut bucket.rolling {
             occupancy.remove(id, open.u);
         }
@@ -246,7 +247,8 @@ impl Gate {
     /// does one that a new block overtook. To be told before [`Gate::settle`].
     pub fn unblock(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.get(&id) else { return };
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = open.bucket;
+        let bucket = self.bucket(bucket);
         if bucket.block.as_ref().is_some_and(|block| block.canary == Some(id)) {
             bucket.block = None;
         }
@@ -293,7 +295,7 @@ impl Gate {
             + GAMMA_MS
     }
 
-    /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out opens.
+    /// The end of the bucket's quota day that holds `now`, and when a bucket that ran out opens.
     ///
     /// # Panics
     /// When the bucket is not defined.

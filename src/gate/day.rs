@@ -45,10 +45,10 @@ impl DayUse {
     pub(super) fn span(&mut self, at: UnixMs) -> DaySpan {
         let time = at.to_utc();
         match &self.cached {
-            Some(span) if span.start <= time && time < span.end => span.clone(),
+            Some(span) if span.start <= time && time < span.end => *span,
             _ => {
                 let span = self.zone.span_at(time);
-                self.cached = Some(span.clone());
+                self.cached = Some(span);
                 span
             }
         }

@@ -165,11 +165,12 @@ fn days_of_greenwich_are_caught() {
 
 #[test]
 fn one_seed_is_one_run() {
-    for (draw, seed) in [
-        (World::of_minutes as Draw, MINUTES_FROM),
-        (World::of_minutes as Draw, MINUTES_FROM + 1),
-        (World::of_days as Draw, DAYS_FROM),
-    ] {
+    let runs: [(Draw, u64); 3] = [
+        (World::of_minutes, MINUTES_FROM),
+        (World::of_minutes, MINUTES_FROM + 1),
+        (World::of_days, DAYS_FROM),
+    ];
+    for (draw, seed) in runs {
         let (_, first) = play(draw, gate, seed, true);
         let (_, again) = play(draw, gate, seed, true);
         assert!(first.accepted > 0, "seed {seed} does nothing");

@@ -162,7 +162,6 @@ impl<'a, C: Client> Run<'a, C> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wake => {}
             Event::Count(id) => self.count(id),
             Event::Crash => self.crash(),
             Event::Start => self.start(),
@@ -177,7 +176,7 @@ impl<'a, C: Client> Run<'a, C> {
                 self.client.headers(id, now);
             }
             Event::Ended(id, life) if life == self.lives => self.ended(id),
-            Event::BodySent(..) | Event::Headers(..) | Event::Ended(..) => {}
+            Event::Wake | Event::BodySent(..) | Event::Headers(..) | Event::Ended(..) => {}
         }
         if self.up {
             self.send();
@@ -200,7 +199,7 @@ impl<'a, C: Client> Run<'a, C> {
             let now = self.clocks();
             let item = self.head.take().unwrap_or_else(|| self.item());
             match self.client.check(&item.estimate, now) {
-                Ok(()) => self.launch(item),
+                Ok(()) => self.launch(&item),
                 Err(until) => {
                     self.head = Some(item);
                     self.wake(until.0);
@@ -233,7 +232,7 @@ impl<'a, C: Client> Run<'a, C> {
         }
     }
 
-    fn launch(&mut self, item: Item) {
+    fn launch(&mut self, item: &Item) {
         let id = AttemptId(i64::try_from(self.attempts.len()).expect("few") + 1);
         let now = self.clocks();
         let charge = self.client.reserve(id, item.estimate, now);
@@ -305,11 +304,10 @@ impl<'a, C: Client> Run<'a, C> {
         let rng = &mut self.rng;
         let fast = 20 + rng.u64(0..150) + rng.u64(0..150) * u64::from(rng.u8(0..4) == 0);
         match self.world.answers {
-            Answers::Fast => flushed + fast,
             Answers::Slow => flushed + rng.u64(1_000..30_000),
             Answers::Mixed if rng.bool() => flushed + rng.u64(0..20_000),
             Answers::Mixed if rng.u8(0..5) == 0 => rng.u64(begun..=flushed),
-            Answers::Mixed => flushed + fast,
+            Answers::Fast | Answers::Mixed => flushed + fast,
         }
     }
 

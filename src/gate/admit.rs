@@ -203,13 +203,9 @@ impl Gate {
     ///
     /// Headers, if any came, were told to [`Gate::bound`] before. What ends without them, such as a
     /// connection that broke, may still be on its way to the provider, so it counts for Δ more.
-<<<<<<< HEAD
     ///
     /// # Panics
     /// When the books in memory contradict themselves.
-=======
-    #[expect(clippy::missing_panics_doc, reason = "a bound is set before it is taken")]
->>>>>>> h/gatetests
     pub fn settle(
         &mut self,
         id: AttemptId,
@@ -310,12 +306,8 @@ impl Gate {
             + GAMMA_MS
     }
 
-<<<<<<< HEAD
     /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
     /// opens.
-=======
-    /// The end of the bucket's quota day that holds `now`, and when a bucket that ran out opens.
->>>>>>> h/gatetests
     ///
     /// # Panics
     /// When the bucket is not defined.

@@ -59,7 +59,7 @@ async fn a_full_disk_stops_sending_and_work_goes_on_when_there_is_space() {
     let outside = tempfile::tempdir().unwrap();
     let disk = SmallDisk::mount(outside.path().join("disk"), 16);
     let site = small_site(&disk.dir, &emulator.base_url());
-    site.edit_config("tier = \"free\"", "tier = \"free\"\nmax_in_flight = 4");
+    site.at_once(4);
     let daemon = site.serve().await;
     site.drop_file("job.jsonl", job("job", 40));
     site.until("some are answered", async || (emulator.stats().counts.accepted >= 4).then_some(()))

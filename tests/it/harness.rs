@@ -121,6 +121,11 @@ impl Site {
         fs::write(self.config(), text.replace(from, to)).unwrap();
     }
 
+    /// Lets every project have this many requests in flight.
+    pub(crate) fn at_once(&self, count: u32) {
+        self.edit_config("tier = \"free\"", &format!("tier = \"free\"\nmax_in_flight = {count}"));
+    }
+
     /// Drops a file the way users are told to: under a hidden name, then renamed.
     pub(crate) fn drop_file(&self, name: &str, content: impl AsRef<[u8]>) {
         let incoming = self.path("spool/incoming");
@@ -254,14 +259,10 @@ impl Site {
         rows.into_iter().next().unwrap_or_default()
     }
 
-    /// Waits until the newest batch satisfies `is`.
+    /// Waits for a batch that satisfies `is`.
     pub(crate) async fn batch(&self, what: &str, is: impl Fn(&Batch) -> bool) -> Batch {
         let reader = self.reader();
-        self.until(what, async || {
-            let newest = reader.batches(1).await.unwrap().into_iter().next();
-            newest.filter(|batch| is(batch))
-        })
-        .await
+        self.until(what, async || reader.batches(10).await.unwrap().into_iter().find(|b| is(b))).await
     }
 }
 

@@ -11,7 +11,7 @@ async fn a_model_that_is_not_there_fails_the_batch_after_three_answers() {
     let emulator = emulator(&model("")).await;
     // One at a time, so that no request is under way when the third answer comes.
     let site = Site::new(&project("demo", &emulator.base_url(), ""));
-    site.edit_config("tier = \"free\"", "tier = \"free\"\nmax_in_flight = 1");
+    site.at_once(1);
     let first = r#"{"tidegate":{"model":"gemini-1.5-flash"}}"#;
     site.drop_file("gone.jsonl", format!("{first}\n{}", job("gone", 12)));
     let daemon = site.serve().await;
@@ -103,6 +103,7 @@ async fn a_429_that_explains_nothing_parks_the_bucket_and_costs_the_items_nothin
     let emulator = emulator(&model("")).await;
     emulator.inject([Fault::repeated(FaultKind::BareQuota, 2)]);
     let site = Site::new(&project("demo", &emulator.base_url(), ""));
+    site.at_once(1);
     site.drop_file("job.jsonl", job("job", 6));
     let daemon = site.serve().await;
     let reader = site.reader();
@@ -130,6 +131,7 @@ async fn a_used_up_day_shuts_its_bucket_and_no_other() {
     let emulator = emulator(&models).await;
     emulator.inject([Fault::once(FaultKind::DayQuota)]);
     let site = Site::new(&project("demo", &emulator.base_url(), ""));
+    site.at_once(1);
     site.drop_file("shut.jsonl", job("shut", 5));
     let daemon = site.serve().await;
     site.until("the 429 is settled", async || {

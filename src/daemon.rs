@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Api, BindError, Listener};
 use crate::caps;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Project};
 use crate::engine::intake::Intake;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
@@ -70,7 +70,7 @@ pub struct Daemon {
 /// # Errors
 /// Each names what is wrong and what to do.
 pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
-    let missing: Vec<_> = config.projects.iter().flat_map(|p| p.missing_keys()).collect();
+    let missing: Vec<_> = config.projects.iter().flat_map(Project::missing_keys).collect();
     if !missing.is_empty() {
         return Err(DaemonError::NoKey(missing.join("\n")));
     }
@@ -108,8 +108,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
             tokio::spawn(async move { events.send(Event::BatchOpened(setup)).await });
         }
     }
-    let engine =
-        tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
+    let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let defaults = config.defaults.clone();
     let intake = Intake { shell, routes, defaults, scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();

@@ -14,6 +14,8 @@ pub mod engine;
 
 pub mod store;
 
+pub mod report;
+
 pub mod spool;
 pub mod upstream;
 

@@ -20,7 +20,7 @@ struct Guard {
 }
 
 /// The router behind the guard of one listener.
-pub(super) fn guarded(router: Router, api: Api, port: Option<u16>) -> Router {
+pub(super) fn guarded(router: Router, api: &Api, port: Option<u16>) -> Router {
     let token = api.inner.config.server.auth.as_ref().map(|auth| auth.token.clone());
     router.layer(middleware::from_fn_with_state(Guard { port, token }, check))
 }

@@ -83,11 +83,11 @@ pub async fn serve(listener: Listener, api: Api, mut stop: watch::Receiver<bool>
     let served = match listener {
         Listener::Tcp(listener) => {
             let port = listener.local_addr().ok().map(|address| address.port());
-            let app = guard::guarded(routes::router(api.clone()), api, port);
+            let app = guard::guarded(routes::router(api.clone()), &api, port);
             axum::serve(listener, app).with_graceful_shutdown(stopped).await
         }
         Listener::Unix(listener, path) => {
-            let app = guard::guarded(routes::router(api.clone()), api, None);
+            let app = guard::guarded(routes::router(api.clone()), &api, None);
             let served = axum::serve(listener, app).with_graceful_shutdown(stopped).await;
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(%error, "cannot remove {}", path.display());

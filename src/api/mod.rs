@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use problem::Problem;
+
 pub use listen::{BindError, Listener, bind, serve};
 
 use crate::config::Config;

@@ -1,20 +1,57 @@
 //! What is answered.
 
-use axum::extract::State;
-use axum::http::StatusCode;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::oneshot;
+use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
+use crate::caps;
+use crate::clock;
+use crate::engine::run::{self, chain};
+use crate::engine::{CANCELLED, Event};
+use crate::gate::units::UnixMs;
+use crate::report::batches::{BatchOut, BatchesReport};
+use crate::report::limits::{LimitsReport, limits};
+use crate::report::prices::Prices;
+use crate::report::query::UsageParams;
+use crate::report::usage::{Terms, UsageReport, usage};
+use crate::spool::Spool;
+use crate::store::{Batch, BatchId, BatchState};
+
+type Answer<T> = Result<T, Problem>;
 
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/api/v1/usage", get(get_usage))
+        .route("/api/v1/limits", get(get_limits))
+        .route("/api/v1/batches", get(list_batches))
+        .route("/api/v1/batches/{id}", get(show_batch))
+        .route("/api/v1/batches/{id}/results", get(batch_results))
+        .route("/api/v1/batches/{id}/cancel", post(cancel_batch))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(caps::API_BODY_MAX_BYTES))
         .with_state(api)
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path: see /api/v1/…")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is asked with another method")
 }
 
 async fn healthz(State(api): State<Api>) -> Response {
@@ -23,10 +60,125 @@ async fn healthz(State(api): State<Api>) -> Response {
     Json(json!({"status": "ok", "version": version, "state_dir": state_dir})).into_response()
 }
 
-async fn readyz(State(api): State<Api>) -> Response {
+async fn readyz(State(api): State<Api>) -> Answer<Response> {
+    let unready = |detail: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
     if !*api.inner.scanned.borrow() {
-        let detail = "incoming/ has not been looked through yet";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+        return Err(unready("incoming/ has not been looked through yet".to_owned()));
     }
-    Json(json!({"status": "ready"})).into_response()
+    let spool = api.inner.spool.clone();
+    let writable = tokio::task::spawn_blocking(move || spool.writable()).await;
+    let checked = writable.map_err(|error| unready(error.to_string()))?;
+    checked.map_err(|error| unready(chain(&error)))?;
+    api.inner.store.writable().await.map_err(|error| unready(chain(&error)))?;
+    Ok(Json(json!({"status": "ready"})).into_response())
+}
+
+async fn get_usage(
+    State(api): State<Api>,
+    params: Result<Query<UsageParams>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Json<UsageReport>> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let Query(params) = params.map_err(|error| bad(error.body_text()))?;
+    let now = clock::now();
+    let query = params.read(now).map_err(|error| bad(chain(&error)))?;
+    let terms = Terms::of(&api.inner.config)
+        .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)))?;
+    let reader = api.inner.store.reader();
+    Ok(Json(usage(reader, &query, &terms, Prices::shipped(), now).await?))
+}
+
+async fn get_limits(State(api): State<Api>) -> Answer<Json<LimitsReport>> {
+    let (reply, answer) = oneshot::channel();
+    let asked = api.inner.queries.send(run::Query::Buckets(reply)).await;
+    asked.map_err(|_| stopping())?;
+    let (buckets, projects) = answer.await.map_err(|_| stopping())?;
+    Ok(Json(limits(buckets, projects, &api.inner.config, clock::now().wall)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    limit: Option<i64>,
+}
+
+async fn list_batches(
+    State(api): State<Api>,
+    params: Result<Query<ListParams>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Json<BatchesReport>> {
+    let Query(params) =
+        params.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = params.limit.unwrap_or(caps::BATCHES_LISTED).clamp(1, caps::BATCHES_LISTED);
+    let batches = api.inner.store.reader().batches(limit).await?;
+    let open = batches.iter().filter(|batch| batch.state == BatchState::Open);
+    let mut why = api.why(open.map(|batch| batch.id).collect()).await;
+    let shown = batches.iter().map(|batch| api.shown(batch, why.remove(&batch.id))).collect();
+    Ok(Json(BatchesReport::new(shown, clock::now().wall)))
+}
+
+async fn show_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<BatchOut>> {
+    let batch = api.find(&id).await?;
+    let why = api.why(vec![batch.id]).await.remove(&batch.id);
+    Ok(Json(api.shown(&batch, why)))
+}
+
+async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<BatchOut>> {
+    let batch = api.find(&id).await?;
+    if !api.inner.store.stop_batch(batch.id, CANCELLED.to_owned()).await? {
+        let state = batch.state.as_str();
+        let detail = format!("batch {id} is {state} or was stopped already: nothing to cancel");
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    let reason = CANCELLED.to_owned();
+    let stop = Event::Stop { batch: batch.id, reason, cancelled: true };
+    api.inner.events.send(stop).await.map_err(|_| stopping())?;
+    Ok(Json(api.shown(&api.find(&id).await?, None)))
+}
+
+async fn batch_results(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    let batch = api.find(&id).await?;
+    let Some(path) = results_path(&api.inner.spool, &batch) else {
+        let ended = batch.succeeded + batch.failed + batch.cancelled;
+        let state = batch.state.as_str();
+        let detail = format!("batch {id} is {state}: {ended} of {} items have ended", batch.items);
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    let gone = |error| {
+        let detail = format!("cannot read {}: {error}", path.display());
+        Problem::new(StatusCode::GONE, detail)
+    };
+    let file = tokio::fs::File::open(&path).await.map_err(gone)?;
+    let body = axum::body::Body::from_stream(ReaderStream::new(file));
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], body).into_response())
+}
+
+/// Where a finished batch's results are.
+pub(crate) fn results_path(spool: &Spool, batch: &Batch) -> Option<PathBuf> {
+    let finished =
+        matches!(batch.state, BatchState::Done | BatchState::Failed | BatchState::Cancelled);
+    finished.then(|| spool.results_path(run::outcome_of(batch), &batch.out_name))
+}
+
+fn stopping() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
+}
+
+impl Api {
+    async fn find(&self, uid: &str) -> Answer<Batch> {
+        let found = self.inner.store.reader().batch_by_uid(uid).await?;
+        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("no batch {uid}")))
+    }
+
+    /// Why batches wait; nothing when the engine is ending.
+    async fn why(&self, batches: Vec<BatchId>) -> BTreeMap<BatchId, (UnixMs, String)> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.queries.send(run::Query::Why(batches, reply)).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => BTreeMap::new(),
+        }
+    }
+
+    fn shown(&self, batch: &Batch, wait: Option<(UnixMs, String)>) -> BatchOut {
+        let results = results_path(&self.inner.spool, batch);
+        BatchOut::new(batch, wait, results.as_deref())
+    }
 }

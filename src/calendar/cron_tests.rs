@@ -197,15 +197,18 @@ fn wrong_expressions_are_refused_with_the_reason() {
     for (expression, message) in [
         (
             "",
-            "cron expression `` has 0 fields, not 5 (minute hour day-of-month month day-of-week; neither seconds nor a year)",
+            "cron expression `` has 0 fields, not 5 (minute hour day-of-month month day-of-week; \
+             neither seconds nor a year)",
         ),
         (
             "0 0 0 * * *",
-            "cron expression `0 0 0 * * *` has 6 fields, not 5 (minute hour day-of-month month day-of-week; neither seconds nor a year)",
+            "cron expression `0 0 0 * * *` has 6 fields, not 5 (minute hour day-of-month month \
+             day-of-week; neither seconds nor a year)",
         ),
         (
             "@daily",
-            "cron expression `@daily` has 1 fields, not 5 (minute hour day-of-month month day-of-week; neither seconds nor a year)",
+            "cron expression `@daily` has 1 fields, not 5 (minute hour day-of-month month \
+             day-of-week; neither seconds nor a year)",
         ),
         ("60 0 * * *", "cron field minute: `60` is outside 0-59"),
         ("0 24 * * *", "cron field hour: `24` is outside 0-23"),
@@ -236,11 +239,13 @@ fn wrong_expressions_are_refused_with_the_reason() {
         ("0 22-6 * * *", "cron field hour: `22-6` is a range that runs backwards; split it in two"),
         (
             "0 0 1 * 1",
-            "cron expression `0 0 1 * 1` sets both day-of-month and day-of-week, which some programs join by or and some by and; leave one of them `*`",
+            "cron expression `0 0 1 * 1` sets both day-of-month and day-of-week, which some \
+             programs join by or and some by and; leave one of them `*`",
         ),
         (
             "0 0 1-31 * mon",
-            "cron expression `0 0 1-31 * mon` sets both day-of-month and day-of-week, which some programs join by or and some by and; leave one of them `*`",
+            "cron expression `0 0 1-31 * mon` sets both day-of-month and day-of-week, which some \
+             programs join by or and some by and; leave one of them `*`",
         ),
     ] {
         let refusal = Cron::parse(expression, Tz::UTC).unwrap_err();
@@ -251,6 +256,18 @@ fn wrong_expressions_are_refused_with_the_reason() {
         Cron::parse(&long, Tz::UTC),
         Err(CalendarError::TooLong { length_bytes: long.len() })
     );
+}
+
+/// In the second pass a clock shows again a time before the one at which the job fired.
+#[test]
+fn the_last_firing_of_a_fixed_time_is_seen_from_the_second_pass() {
+    let cron = Cron::parse("30 1 * * *", LOS_ANGELES).unwrap();
+    let fired = at("2026-11-01T08:30:00Z");
+    for minutes in 0..(25 * 60) {
+        let t = fired + TimeDelta::minutes(minutes);
+        assert_eq!(cron.last_at_or_before(t), Some(fired), "{t}");
+        assert_eq!(cron.next_after(t), Some(at("2026-11-02T09:30:00Z")), "{t}");
+    }
 }
 
 /// Clocks went back by seven hours on 1994-01-31 at 17:00Z, the longest overlap there is.

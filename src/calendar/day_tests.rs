@@ -90,38 +90,45 @@ fn a_reset_that_is_not_daily_is_refused() {
         (
             "UTC",
             "0 */12 * * *",
-            "reset `0 */12 * * *` fires 2 times on 2027-01-01 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `0 */12 * * *` fires 2 times on 2027-01-01 in UTC; it must fire exactly once \
+             a day, as `0 0 * * *` does",
         ),
         (
             "UTC",
             "* * * * *",
-            "reset `* * * * *` fires 1440 times on 2027-01-01 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `* * * * *` fires 1440 times on 2027-01-01 in UTC; it must fire exactly once \
+             a day, as `0 0 * * *` does",
         ),
         (
             "UTC",
             "0 0 * * 1-5",
-            "reset `0 0 * * 1-5` fires 0 times on 2027-01-02 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `0 0 * * 1-5` fires 0 times on 2027-01-02 in UTC; it must fire exactly once a \
+             day, as `0 0 * * *` does",
         ),
         (
             "UTC",
             "0 0 1-30 * *",
-            "reset `0 0 1-30 * *` fires 0 times on 2027-01-31 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `0 0 1-30 * *` fires 0 times on 2027-01-31 in UTC; it must fire exactly once \
+             a day, as `0 0 * * *` does",
         ),
         (
             "UTC",
             "0 0 * 1-11 *",
-            "reset `0 0 * 1-11 *` fires 0 times on 2027-12-01 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `0 0 * 1-11 *` fires 0 times on 2027-12-01 in UTC; it must fire exactly once \
+             a day, as `0 0 * * *` does",
         ),
         (
             "UTC",
             "0 0 30 2 *",
-            "reset `0 0 30 2 *` fires 0 times on 2027-01-01 in UTC; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `0 0 30 2 *` fires 0 times on 2027-01-01 in UTC; it must fire exactly once a \
+             day, as `0 0 * * *` does",
         ),
         // The gap moves the firing of the 27th of March, a Saturday, to midnight of the 28th.
         (
             "America/Nuuk",
             "30 23 * * *",
-            "reset `30 23 * * *` fires 0 times on 2027-03-27 in America/Nuuk; it must fire exactly once a day, as `0 0 * * *` does",
+            "reset `30 23 * * *` fires 0 times on 2027-03-27 in America/Nuuk; it must fire \
+             exactly once a day, as `0 0 * * *` does",
         ),
     ] {
         assert_eq!(QuotaDay::new(zone, reset).unwrap_err().to_string(), message);

@@ -1,5 +1,158 @@
-//! x
-use super::{Failure, Global};
+//! `tidegate batches`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::client::{Source, source};
+use super::{EX_FAILURE, EX_UNAVAILABLE, Failure, Global, no_overrides, print, print_json};
+use crate::caps;
+use crate::clock;
+use crate::config::{Config, Env};
+use crate::report::batches::{BatchOut, BatchesReport};
+use crate::report::table;
+use crate::store::{Batch, BatchState, Reader, StoreError};
+
+/// Options of `batches`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) async fn run(_g: &Global, _a: Args, _e: &crate::config::Env) -> Result<u8, Failure> { Ok(0) }
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// One JSON document
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Lists the newest batches (the default)
+    List,
+    /// Shows one batch
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Sends nothing more of a batch; what is under way settles
+    Cancel {
+        /// Its id
+        id: String,
+    },
+    /// Writes the results of a finished batch
+    Results {
+        /// Its id
+        id: String,
+        /// Where to, instead of stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
+    let config = global.config(env, no_overrides())?;
+    let source = source(&config).await?;
+    let one = match args.what.unwrap_or(What::List) {
+        What::List => {
+            let report = list(&config, &source).await?;
+            if args.json {
+                print_json(&report);
+            } else {
+                print(&table::batches(&report, super::style(env)));
+            }
+            return Ok(0);
+        }
+        What::Show { id } => show(&config, &source, &id).await?,
+        What::Cancel { id } => match &source {
+            Source::Daemon(daemon) => daemon.post(&path_of(&id, "/cancel")).await?,
+            Source::Database(_) => {
+                let why = "no daemon runs: start it, since only it may write the database";
+                return Err(Failure::new(EX_UNAVAILABLE, why));
+            }
+        },
+        What::Results { id, output } => {
+            let batch = show(&config, &source, &id).await?;
+            return results(&batch, output.as_deref());
+        }
+    };
+    if args.json {
+        print_json(&one);
+    } else {
+        print(&table::batch(&one));
+    }
+    Ok(0)
+}
+
+async fn list(config: &Config, source: &Source) -> Result<BatchesReport, Failure> {
+    match source {
+        Source::Daemon(daemon) => daemon.get("/api/v1/batches").await,
+        Source::Database(reader) => {
+            let batches =
+                reader.batches(caps::BATCHES_LISTED).await.map_err(|error| failed(&error))?;
+            let shown = batches.iter().map(|batch| shown(config, batch)).collect();
+            Ok(BatchesReport::new(shown, clock::now().wall))
+        }
+    }
+}
+
+async fn show(config: &Config, source: &Source, id: &str) -> Result<BatchOut, Failure> {
+    match source {
+        Source::Daemon(daemon) => daemon.get(&path_of(id, "")).await,
+        Source::Database(reader) => Ok(shown(config, &find(reader, id).await?)),
+    }
+}
+
+async fn find(reader: &Reader, id: &str) -> Result<Batch, Failure> {
+    let found = reader.batch_by_uid(id).await.map_err(|error| failed(&error))?;
+    found.ok_or_else(|| Failure::new(EX_FAILURE, format!("no batch {id}")))
+}
+
+fn shown(config: &Config, batch: &Batch) -> BatchOut {
+    let directory = match batch.state {
+        BatchState::Done | BatchState::Failed | BatchState::Cancelled if batch.succeeded > 0 => {
+            Some("done")
+        }
+        BatchState::Done | BatchState::Failed | BatchState::Cancelled => Some("failed"),
+        BatchState::Importing | BatchState::Open | BatchState::Rejected => None,
+    };
+    let results = directory.map(|directory| {
+        let name = format!("{}.results.jsonl", batch.out_name);
+        config.server.spool_dir.join(directory).join(name)
+    });
+    BatchOut::new(batch, None, results.as_deref())
+}
+
+/// Copies the results file: it is on this machine, as the daemon is.
+fn results(batch: &BatchOut, output: Option<&Path>) -> Result<u8, Failure> {
+    let Some(path) = &batch.results else {
+        let ended = batch.succeeded + batch.failed + batch.cancelled;
+        let message = format!(
+            "batch {} is {}: {ended} of {} items have ended",
+            batch.id, batch.state, batch.items
+        );
+        return Err(Failure::new(EX_FAILURE, message));
+    };
+    let copied = (|| {
+        let mut from = std::fs::File::open(path)?;
+        if let Some(to) = output {
+            let mut to = std::fs::File::create(to)?;
+            std::io::copy(&mut from, &mut to)?;
+            return to.sync_all();
+        }
+        let mut out = std::io::stdout().lock();
+        std::io::copy(&mut from, &mut out)?;
+        out.flush()
+    })();
+    match copied {
+        Ok(()) => Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Failure::new(EX_FAILURE, format!("{path}: {error}"))),
+    }
+}
+
+fn path_of(id: &str, rest: &str) -> String {
+    // An id is hexadecimal and dashes; whatever else was typed must not change the path.
+    let id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    format!("/api/v1/batches/{id}{rest}")
+}
+
+fn failed(error: &StoreError) -> Failure {
+    Failure::of(EX_FAILURE)(error)
+}

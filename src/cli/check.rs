@@ -1,7 +1,7 @@
 //! `tidegate check-config`.
 
 use super::{EX_CONFIG, Failure, Global, no_overrides, print};
-use crate::config::Env;
+use crate::config::{Env, Project};
 use crate::engine::start;
 
 pub(super) fn run(global: &Global, env: &Env) -> Result<u8, Failure> {
@@ -10,6 +10,6 @@ pub(super) fn run(global: &Global, env: &Env) -> Result<u8, Failure> {
         start::quota_day(project).map_err(|error| Failure::of(EX_CONFIG)(&error))?;
     }
     print(&config.render_masked());
-    let missing: Vec<_> = config.projects.iter().flat_map(|p| p.missing_keys()).collect();
+    let missing: Vec<_> = config.projects.iter().flat_map(Project::missing_keys).collect();
     if missing.is_empty() { Ok(0) } else { Err(Failure::new(EX_CONFIG, missing.join("\n"))) }
 }

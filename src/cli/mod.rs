@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Env, Listen, Overrides};
 use crate::engine::run::chain;
+use crate::report::table::Style;
 
 /// Keeps the ledger of every LLM request, knows what each quota still allows, and holds batch
 /// prompts until capacity exists.
@@ -30,9 +31,14 @@ struct Cli {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Global {
-    /// The configuration file [default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml,
-    /// $XDG_CONFIG_HOME/tidegate/tidegate.toml, else built in]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "The configuration file [default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml, \
+            $XDG_CONFIG_HOME/tidegate/tidegate.toml, else built in]"
+    )]
     config: Option<PathBuf>,
     /// Where the database is, instead of the configuration's `state_dir`
     #[arg(long, global = true, value_name = "DIR")]
@@ -118,7 +124,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&global, args, &env).await,
         Command::Demo(args) => demo::run(&global, args).await,
-        Command::Submit(args) => submit::run(&global, args, &env),
+        Command::Submit(args) => submit::run(&global, &args, &env),
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
         Command::Limits(args) => reports::limits(&global, args, &env).await,
@@ -130,10 +136,8 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
 impl Global {
     /// The configuration in force, with the options of the command line over it.
     fn config(&self, env: &Env, overrides: Overrides) -> Result<Config, Failure> {
-        let overrides = Overrides {
-            state_dir: self.state_dir.clone().or(overrides.state_dir),
-            ..overrides
-        };
+        let overrides =
+            Overrides { state_dir: self.state_dir.clone().or(overrides.state_dir), ..overrides };
         let failure = |error: ConfigError| Failure::of(EX_CONFIG)(&error);
         Config::load(self.config.as_deref(), env)
             .and_then(|config| config.with_overrides(overrides))
@@ -143,6 +147,13 @@ impl Global {
 
 fn no_overrides() -> Overrides {
     Overrides { state_dir: None, spool_dir: None, listen: Vec::<Listen>::new() }
+}
+
+/// How tables look on this process's stdout.
+fn style(env: &Env) -> Style {
+    use std::io::IsTerminal;
+    let plain = env.text("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Style::of_terminal(std::io::stdout().is_terminal() && !plain)
 }
 
 /// Prints to stdout. A reader that went away (`| head`) is no error.

@@ -21,8 +21,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
     telemetry::start(global.log.as_deref(), env.text("JOURNAL_STREAM").is_some());
-    let overrides =
-        Overrides { state_dir: None, spool_dir: args.spool_dir, listen: args.listen };
+    let overrides = Overrides { state_dir: None, spool_dir: args.spool_dir, listen: args.listen };
     let config = global.config(env, overrides)?;
     let spool_dir = config.server.spool_dir.display().to_string();
     let started = daemon::start(config).await;

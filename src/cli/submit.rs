@@ -42,7 +42,7 @@ pub(super) struct Args {
     on_bad_line: Option<OnBadLine>,
 }
 
-pub(super) fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
+pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
     for path in &args.files {
         let shown = path.display();

@@ -14,7 +14,9 @@ impl Env {
     /// The variables of this process, as they are at the call.
     #[must_use]
     pub fn from_process() -> Self {
-        Self(std::env::vars_os().collect())
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let vars = std::env::vars_os();
+        Self(vars.collect())
     }
 
     /// The value of a variable that is set, not empty and UTF-8.

@@ -36,6 +36,7 @@ pub(super) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place where the emulator reads clocks")]
 fn read() -> (Instant, DateTime<Utc>) {
     (Instant::now(), Utc::now())
 }

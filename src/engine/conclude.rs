@@ -105,6 +105,9 @@ impl Engine {
     ) -> Conclusion {
         let Answer { key, report, line, latency_ms } = answer;
         let act = actual(flight.est, &report.outcome, fate.end);
+        if matches!(fate.end, AttemptEnd::Ok) {
+            self.gate.unblock(id);
+        }
         let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
             self.gate.void(id);
             (now.boot, None)
@@ -112,9 +115,6 @@ impl Engine {
             let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
             (u, Some(charge.hi.to_string()))
         };
-        if matches!(fate.end, AttemptEnd::Ok) {
-            self.gate.unblock(flight.bucket, now);
-        }
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {
             ItemState::Succeeded => line,
@@ -407,14 +407,17 @@ fn tokens(outcome: &Outcome) -> Tokens {
             total: usage.total,
             raw: usage.raw.clone(),
         },
-        _ => Tokens::default(),
+        Outcome::Answered { usage: None, .. }
+        | Outcome::Refused(_)
+        | Outcome::NotSent { .. }
+        | Outcome::Unknown { .. } => Tokens::default(),
     }
 }
 
 fn quota_id(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Refused(refusal) => quota_id_of(refusal),
-        _ => None,
+        Outcome::Answered { .. } | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
     }
 }
 

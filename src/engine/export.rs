@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::run::outcome_of;
 use super::state::CANCELLED;
 use crate::caps;
 use crate::clock;
@@ -81,7 +82,7 @@ pub(super) async fn finish(
     } else {
         BatchState::Failed
     };
-    let outcome = if batch.succeeded > 0 { Outcome::Done } else { Outcome::Failed };
+    let outcome = outcome_of(&batch);
     let now = clock::now().wall;
     let report = report(store.reader(), &batch, state, now).await?;
     let (pages, lines) = mpsc::channel(2);
@@ -103,11 +104,7 @@ pub(super) async fn finish(
 /// A page of items; `None` says that all were told.
 type Page = Option<Vec<ExportItem>>;
 
-async fn feed(
-    reader: &Reader,
-    id: BatchId,
-    pages: mpsc::Sender<Page>,
-) -> Result<(), ExportError> {
+async fn feed(reader: &Reader, id: BatchId, pages: mpsc::Sender<Page>) -> Result<(), ExportError> {
     let mut after = 0;
     loop {
         let items = reader.export(id, after, caps::EXPORT_PAGE).await?;
@@ -234,8 +231,9 @@ async fn report(
         finished_at: now.to_string(),
         sha256: &batch.sha256,
     };
-    let mut json = serde_json::to_vec_pretty(&report)
-        .map_err(|error| StoreError::Inconsistent(format!("a report cannot be written: {error}")))?;
+    let mut json = serde_json::to_vec_pretty(&report).map_err(|error| {
+        StoreError::Inconsistent(format!("a report cannot be written: {error}"))
+    })?;
     json.push(b'\n');
     Ok(json)
 }

@@ -19,9 +19,7 @@ use crate::gate::admit::BucketId;
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
-use crate::store::{
-    Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
-};
+use crate::store::{Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError};
 
 /// The one who takes in dropped files, one at a time.
 #[derive(Debug)]
@@ -81,8 +79,7 @@ impl Intake {
         }
         let hint = Arc::new(Notify::new());
         let ring = hint.clone();
-        let _watcher =
-            Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
+        let _watcher = Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
         loop {
             let soon = self.scan().await;
             let _ = self.scanned.send(true);
@@ -182,12 +179,13 @@ impl Intake {
         };
         let Some((project_id, route)) = self.routes.find(&project, &model) else {
             let known: Vec<_> = self.routes.projects().collect();
-            let reason = format!("no project {project}: the configuration has {}", known.join(", "));
+            let reason =
+                format!("no project {project}: the configuration has {}", known.join(", "));
             return Ok(Err(reason));
         };
         let (bucket, limits) = match route {
             Route::Bucket { id, limits } => (id, limits),
-            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::new([]) as _),
+            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::default()),
             Route::Off(source) => {
                 let reason = format!("{model} is not offered to project {project} ({source})");
                 return Ok(Err(reason));
@@ -210,13 +208,15 @@ impl Intake {
         project_id: i64,
         model: &str,
     ) -> Result<BucketId, IntakeError> {
-        tracing::warn!(project.name = project, model, "the limits of {model} are not known: one \
-            request at a time at first");
+        tracing::warn!(
+            project.name = project,
+            model,
+            "the limits of {model} are not known: one \
+            request at a time at first"
+        );
         let group = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
-        let setup = ProjectSetup {
-            name: project.to_owned(),
-            groups: [(model.to_owned(), group)].into(),
-        };
+        let setup =
+            ProjectSetup { name: project.to_owned(), groups: [(model.to_owned(), group)].into() };
         let ids = self.shell.store.sync_project(setup, clock::now().wall).await?;
         let id = ids.buckets[model];
         self.routes.add(project, model, id);
@@ -377,7 +377,7 @@ impl Intake {
             if self.shell.spool.input_path(&batch.work).exists() {
                 let limits = match self.routes.find(&batch.project, &batch.model) {
                     Some((_, Route::Bucket { limits, .. })) => limits,
-                    _ => Arc::new([]) as _,
+                    _ => Arc::default(),
                 };
                 self.import(batch, &limits).await?;
             } else {
@@ -434,7 +434,10 @@ async fn options(
             Err(error) => return Ok(Err(format!("its options file: {}", chain(&error)))),
         },
         Sidecar::Bad { name, reason } => {
-            return Ok(Err(format!("its options file {} is refused: {reason}", name.escape_debug())));
+            return Ok(Err(format!(
+                "its options file {} is refused: {reason}",
+                name.escape_debug()
+            )));
         }
     };
     let first = import::first_line(claimed.input.clone()).await?;
@@ -454,8 +457,18 @@ fn source_of(claimed: &Claimed) -> Source {
         mtime_ns: source.mtime_ns,
         bytes: i64::try_from(source.size).unwrap_or(i64::MAX),
         uid: i64::from(source.uid),
-        sha256: claimed.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex(&claimed.sha256),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 async fn blocking<T, E>(

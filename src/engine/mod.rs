@@ -8,17 +8,12 @@
 mod conclude;
 mod core;
 pub mod export;
-
-
 mod import;
 pub mod intake;
 mod plan;
 pub mod run;
-
-
 pub mod start;
 mod state;
 
-
 pub use core::Engine;
-pub use state::{BatchSetup, BucketView, Effect, Event, ProjectView, SendOrder};
+pub use state::{BatchSetup, BucketView, CANCELLED, Effect, Event, ProjectView, SendOrder};

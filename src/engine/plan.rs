@@ -55,31 +55,49 @@ impl Engine {
                     None
                 }
                 Next::Later(at, reason) => Some((now.boot_at(at), reason.to_owned())),
-                Next::Item(batch, item) => match self.hindrance(id, now) {
-                    Some(wait) => Some(wait),
-                    None => {
-                        let need = weights(&item);
-                        match self.gate.check(id, &need, now) {
-                            Verdict::Fits => {
-                                self.take(batch, &item);
-                                reservations.push(self.start(now, id, batch, item, need));
-                                continue;
-                            }
-                            Verdict::Never(never) => {
-                                self.take(batch, &item);
-                                effects.push(self.refuse(batch, item, never.to_string()));
-                                continue;
-                            }
-                            Verdict::Wait(wait) => Some((wait.until, wait.because.to_string())),
-                        }
+                Next::Item(batch, item) => {
+                    let wait = self.try_start(now, id, batch, item, reservations, effects);
+                    if wait.is_none() {
+                        continue;
                     }
-                },
+                    wait
+                }
             };
             if let Some((until, _)) = &wait {
                 self.wake_at(*until);
             }
             self.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
             return;
+        }
+    }
+
+    /// Starts an item, or refuses one that can never be sent; else says until when and why it
+    /// waits.
+    fn try_start(
+        &mut self,
+        now: Now,
+        id: BucketId,
+        batch: BatchId,
+        item: QueuedItem,
+        reservations: &mut Vec<NewAttempt>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<(BootMs, String)> {
+        if let Some(wait) = self.hindrance(id, now) {
+            return Some(wait);
+        }
+        let need = weights(&item);
+        match self.gate.check(id, &need, now) {
+            Verdict::Fits => {
+                self.take(batch, &item);
+                reservations.push(self.start(now, id, batch, item, need));
+                None
+            }
+            Verdict::Never(never) => {
+                self.take(batch, &item);
+                effects.push(self.refuse(batch, item, never.to_string()));
+                None
+            }
+            Verdict::Wait(wait) => Some((wait.until, wait.because.to_string())),
         }
     }
 

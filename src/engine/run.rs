@@ -18,11 +18,11 @@ use crate::config::{BodyRetention, Config};
 use crate::formats;
 use crate::gate::units::UnixMs;
 use crate::gate::window::AttemptId;
-use crate::spool::Spool;
+use crate::spool::{Outcome, Spool};
 use crate::store::{
-    BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
+    Batch, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
 };
-use crate::upstream::{Call, Client, Outcome, Progress};
+use crate::upstream::{self, Call, Client, Progress};
 
 /// Where a project's requests go.
 #[derive(Clone, Debug)]
@@ -176,7 +176,10 @@ impl Shell {
             Ok(line) => line,
             Err(error) => {
                 tracing::error!(attempt.id = id.0, %error, "cannot read an accepted file");
-                return Event::Unreadable { id, reason: format!("its line is unreadable: {error}") };
+                return Event::Unreadable {
+                    id,
+                    reason: format!("its line is unreadable: {error}"),
+                };
             }
         };
         let number = BatchId::line_of_item(order.item.id);
@@ -204,10 +207,12 @@ impl Shell {
         let report = report.await;
         let latency_ms = started.boot.until(clock::now().boot);
         let line = match &report.outcome {
-            Outcome::Answered { body, .. } => formats::response_line(&key, body)
+            upstream::Outcome::Answered { body, .. } => formats::response_line(&key, body)
                 .ok()
                 .and_then(|line| String::from_utf8(line).ok()),
-            Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
+            upstream::Outcome::Refused(_)
+            | upstream::Outcome::NotSent { .. }
+            | upstream::Outcome::Unknown { .. } => None,
         };
         Event::Ended { id, key, report: Box::new(report), line, latency_ms }
     }
@@ -315,6 +320,12 @@ where
             }
         }
     }
+}
+
+/// In which directory a finished batch's results are.
+#[must_use]
+pub fn outcome_of(batch: &Batch) -> Outcome {
+    if batch.succeeded > 0 { Outcome::Done } else { Outcome::Failed }
 }
 
 /// An error with its causes, on one line.

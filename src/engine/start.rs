@@ -14,6 +14,7 @@ use crate::caps;
 use crate::config::{self, Config, ModelRule, UnknownModels};
 use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
+use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
 use crate::gate::units::{BootMs, Metric, Now, UnixMs};
 use crate::gate::window::DELTA_MS;
@@ -220,11 +221,8 @@ fn add_project(
     }
     let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
     let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
-    let keys = project.keys.iter().map(|key| Key {
-        name: key.name.clone(),
-        refused: 0,
-        aside: None,
-    });
+    let keys =
+        project.keys.iter().map(|key| Key { name: key.name.clone(), refused: 0, aside: None });
     let state = Project {
         name: project.name.clone(),
         keys: keys.collect(),
@@ -302,7 +300,7 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
     let u_wall = now.wall.plus(DELTA_MS);
     let pacific = QuotaDay::pacific();
     let day = days.get(attempt.project.as_str()).unwrap_or(&pacific);
-    let today = day.span_at(u_wall.to_utc()).key.to_string();
+    let today = day.span_at(u_wall.plus(DAY_EDGE_MS).to_utc()).key.to_string();
     let policy = attempt.policy.parse().unwrap_or(InDoubt::Retry);
     Settlement {
         attempt: Some(EndedAttempt {
@@ -329,4 +327,3 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
         }),
     }
 }
-

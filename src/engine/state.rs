@@ -9,9 +9,7 @@ use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, LimitState};
 use crate::gate::units::{BootMs, UnixMs, Weights};
 use crate::gate::window::AttemptId;
-use crate::store::{
-    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError,
-};
+use crate::store::{Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.

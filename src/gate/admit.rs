@@ -70,7 +70,9 @@ impl fmt::Display for Because {
 
 /// A request that no amount of waiting lets through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("needs {needs} of {dimension}, and the limit is {limit} ({source_name}): it can never be sent")]
+#[error(
+    "needs {needs} of {dimension}, and the limit is {limit} ({source_name}): it can never be sent"
+)]
 pub struct Never {
     /// `rpm`, `tpm` …
     pub dimension: &'static str,
@@ -93,8 +95,8 @@ pub struct LimitState {
     pub reserved: u64,
     /// What is left.
     pub free: u64,
-    /// When the next part of a rolling window frees, or the quota day ends; `None` when nothing is
-    /// used.
+    /// When the next part of a rolling window frees, `None` when of nothing in it the end is known;
+    /// of a quota day always its end.
     pub next_free: Option<UnixMs>,
 }
 
@@ -181,6 +183,9 @@ impl Gate {
 
     /// Learns that the provider has counted the attempt by `u` at the latest. A later bound than
     /// the known one changes nothing.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn bound(&mut self, id: AttemptId, u: BootMs) {
         let Some(open) = self.attempts.get_mut(&id) else { return };
         if open.u.is_some_and(|known| known <= u) {
@@ -195,13 +200,19 @@ impl Gate {
 
     /// Ends an attempt that reached the provider: its weight becomes what was really used. Returns
     /// the bound and the days it is charged to; `None` for an unknown attempt.
+    ///
+    /// Headers, if any came, were told to [`Gate::bound`] before. What ends without them, such as a
+    /// connection that broke, may still be on its way to the provider, so it counts for Δ more.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn settle(
         &mut self,
         id: AttemptId,
         actual: Weights,
         now: Now,
     ) -> Option<(BootMs, DayCharge)> {
-        self.bound(id, now.boot);
+        self.bound(id, now.boot.plus(DELTA_MS));
         let open = self.attempts.remove(&id)?;
         let u = open.u.expect("a bound was just set");
         let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
@@ -214,6 +225,9 @@ impl Gate {
     }
 
     /// Ends an attempt of which nothing was sent: it weighs nothing.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
         let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
@@ -236,15 +250,17 @@ impl Gate {
         }
     }
 
-    /// Opens a bucket: the provider said yes at `now`. A block that lasts longer than now stays,
-    /// since the request that was answered had been sent before it.
+    /// Opens the attempt's bucket if the attempt is the one that went first after a block: the
+    /// provider said yes to it. Any other was sent before the block and proves nothing, and neither
+    /// does one that a new block overtook. To be told before [`Gate::settle`].
     ///
     /// # Panics
-    /// When the bucket is not defined.
-    pub fn unblock(&mut self, bucket: BucketId, now: Now) {
-        let block = &mut self.bucket(bucket).block;
-        if block.as_ref().is_some_and(|block| block.until <= now.boot) {
-            *block = None;
+    /// When the books in memory contradict themselves.
+    pub fn unblock(&mut self, id: AttemptId) {
+        let Some(open) = self.attempts.get(&id) else { return };
+        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        if bucket.block.as_ref().is_some_and(|block| block.canary == Some(id)) {
+            bucket.block = None;
         }
     }
 
@@ -371,13 +387,12 @@ impl Bucket {
         let yesterday = (start.until(now.wall) < DAY_GRACE_MS)
             .then(|| self.days.span(start.minus(1)))
             .map(|span| span.key);
-        let today = self.days.span(now.wall);
         let mut waits = Vec::new();
         for limit in &self.daily {
             let needs = need.get(limit.metric);
             let full = |key| self.days.used(key, limit.metric).saturating_add(needs) > limit.value;
             let opens = if needs > 0 && full(today.key) {
-                UnixMs::from(today.end).plus(DAY_GRACE_MS)
+                self.days.room_after(&today, limit, needs).plus(DAY_GRACE_MS)
             } else if needs > 0 && yesterday.is_some_and(full) {
                 start.plus(DAY_GRACE_MS)
             } else {

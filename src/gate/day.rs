@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 
+use super::limits::Limit;
 use super::units::{Metric, Now, UnixMs, Weights};
 use super::window::AttemptId;
 use crate::calendar::{DaySpan, QuotaDay};
@@ -44,10 +45,10 @@ impl DayUse {
     pub(super) fn span(&mut self, at: UnixMs) -> DaySpan {
         let time = at.to_utc();
         match &self.cached {
-            Some(span) if span.start <= time && time < span.end => span.clone(),
+            Some(span) if span.start <= time && time < span.end => *span,
             _ => {
                 let span = self.zone.span_at(time);
-                self.cached = Some(span.clone());
+                self.cached = Some(span);
                 span
             }
         }
@@ -55,12 +56,24 @@ impl DayUse {
 
     /// What counts against the day `key`: all that was charged to it and all that is open.
     pub(super) fn used(&self, key: NaiveDate, metric: Metric) -> u64 {
-        self.settled.get(&key).map_or(0, |weights| weights.get(metric)) + self.reserved(metric)
+        let settled = self.settled.get(&key).map_or(0, |weights| weights.get(metric));
+        settled.saturating_add(self.reserved(metric))
     }
 
     /// What open attempts hold.
     pub(super) fn reserved(&self, metric: Metric) -> u64 {
-        self.open.values().map(|weights| weights.get(metric)).sum()
+        self.open.values().fold(0, |sum, weights| sum.saturating_add(weights.get(metric)))
+    }
+
+    /// The start of the first day after `today` in which `needs` fits: what was settled near the
+    /// edge may have filled that day too. Open attempts are taken to end today.
+    pub(super) fn room_after(&self, today: &DaySpan, limit: &Limit, needs: u64) -> UnixMs {
+        let mut next = self.zone.span_at(today.end);
+        let settled = |key| self.settled.get(&key).map_or(0, |sum| sum.get(limit.metric));
+        while settled(next.key).saturating_add(needs) > limit.value {
+            next = self.zone.span_at(next.end);
+        }
+        UnixMs::from(next.start)
     }
 
     /// The first day an attempt reserved at `now` may count on.

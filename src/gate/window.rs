@@ -27,7 +27,9 @@ pub(super) struct Occupancy {
     window_ms: u64,
     open: BTreeMap<AttemptId, u64>,
     closing: BTreeMap<(BootMs, AttemptId), u64>,
-    sum: u64,
+    /// Wider than any weight: what a provider reports as used is any number, and the sum must
+    /// come out right again when it leaves.
+    sum: u128,
 }
 
 impl Occupancy {
@@ -42,27 +44,27 @@ impl Occupancy {
                 break;
             }
             self.closing.remove(&(expiry, id));
-            self.sum = self.sum.checked_sub(weight).expect("the sum covers every entry");
+            self.subtract(weight);
         }
-        self.sum
+        u64::try_from(self.sum).unwrap_or(u64::MAX)
     }
 
     /// What is held by attempts whose end is not known yet.
     pub(super) fn reserved(&self) -> u64 {
-        self.open.values().sum()
+        self.open.values().fold(0, |sum, weight| sum.saturating_add(*weight))
     }
 
     /// Enters an attempt whose end is not known yet.
     pub(super) fn enter(&mut self, id: AttemptId, weight: u64) {
         let previous = self.open.insert(id, weight);
         assert!(previous.is_none(), "attempt {id:?} entered twice");
-        self.sum = self.sum.saturating_add(weight);
+        self.sum += u128::from(weight);
     }
 
     /// Moves an open attempt to its known end, or an already bounded one to an earlier end.
     pub(super) fn bound(&mut self, id: AttemptId, previous: Option<BootMs>, u: BootMs) {
         if let Some(weight) = self.take(id, previous) {
-            self.sum = self.sum.saturating_add(weight);
+            self.sum += u128::from(weight);
             self.closing.insert((self.expiry(u), id), weight);
         }
     }
@@ -70,7 +72,7 @@ impl Occupancy {
     /// Replaces the weight of a bounded attempt by what was really used.
     pub(super) fn reweigh(&mut self, id: AttemptId, u: BootMs, weight: u64) {
         if self.take(id, Some(u)).is_some() && weight > 0 {
-            self.sum = self.sum.saturating_add(weight);
+            self.sum += u128::from(weight);
             self.closing.insert((self.expiry(u), id), weight);
         }
     }
@@ -93,9 +95,10 @@ impl Occupancy {
         self.expiry(now.boot.plus(DELTA_MS))
     }
 
-    /// When the next entry leaves, if any end is known.
+    /// When the next entry that weighs something leaves, if any end is known.
     pub(super) fn next_expiry(&self) -> Option<BootMs> {
-        self.closing.first_key_value().map(|(&(expiry, _), _)| expiry)
+        let mut heavy = self.closing.iter().filter(|(_, weight)| **weight > 0);
+        heavy.next().map(|(&(expiry, _), _)| expiry)
     }
 
     fn take(&mut self, id: AttemptId, u: Option<BootMs>) -> Option<u64> {
@@ -103,8 +106,13 @@ impl Occupancy {
             None => self.open.remove(&id),
             Some(u) => self.closing.remove(&(self.expiry(u), id)),
         }?;
-        self.sum = self.sum.checked_sub(weight).expect("the sum covers every entry");
+        self.subtract(weight);
         Some(weight)
+    }
+
+    fn subtract(&mut self, weight: u64) {
+        let rest = self.sum.checked_sub(u128::from(weight));
+        self.sum = rest.expect("the sum covers every entry");
     }
 
     fn expiry(&self, u: BootMs) -> BootMs {

@@ -480,6 +480,5 @@ fn weights(requests: i64, input_tokens: i64, images: i64) -> Result<Weights, Sto
 }
 
 fn day(text: &str) -> Result<chrono::NaiveDate, StoreError> {
-    text.parse()
-        .map_err(|_| StoreError::Inconsistent(format!("attempt.day is not a date: {text}")))
+    text.parse().map_err(|_| StoreError::Inconsistent(format!("attempt.day is not a date: {text}")))
 }

@@ -24,9 +24,7 @@ pub use ledger::{
     Settlement, Tokens,
 };
 pub use limits::{GroupSetup, KnownModel, ProjectIds, ProjectSetup};
-pub use queue::{
-    Batch, BatchId, BatchState, ExportItem, NewBatch, NewItem, QueuedItem, Source,
-};
+pub use queue::{Batch, BatchId, BatchState, ExportItem, NewBatch, NewItem, QueuedItem, Source};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
 use crate::gate::admit::BucketId;
@@ -86,6 +84,11 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Whether a write transaction can be committed now.
+    pub async fn writable(&self) -> Result<(), StoreError> {
+        self.writer.bulk(|conn| Box::pin(connect::touch(conn))).await
     }
 
     /// Makes reservations durable. Returns after the commit.
@@ -169,7 +172,9 @@ impl Store {
     /// Notes why a file is rejected; `finish_batch` follows when it has been moved.
     pub async fn note_rejection(&self, id: BatchId, reason: String) -> Result<(), StoreError> {
         self.writer
-            .bulk(move |conn| Box::pin(async move { queue::note_rejection(conn, id, &reason).await }))
+            .bulk(move |conn| {
+                Box::pin(async move { queue::note_rejection(conn, id, &reason).await })
+            })
             .await
     }
 
@@ -189,17 +194,15 @@ impl Store {
         let today = today.to_string();
         self.writer
             .bulk(move |conn| {
-                Box::pin(async move { usage::seal_days(conn, project_id, &today, first, now).await })
+                Box::pin(
+                    async move { usage::seal_days(conn, project_id, &today, first, now).await },
+                )
             })
             .await
     }
 
     async fn clear(&self, id: BatchId, items: bool) -> Result<(), StoreError> {
-        while !self
-            .writer
-            .bulk(move |conn| Box::pin(queue::clear_slice(conn, id, items)))
-            .await?
-        {}
+        while !self.writer.bulk(move |conn| Box::pin(queue::clear_slice(conn, id, items))).await? {}
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::gate::units::UnixMs;
 
 /// Which columns a report groups by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of columns, each in or out")]
 pub struct GroupBy {
     /// The project.
     pub project: bool,

@@ -318,12 +318,17 @@ fn url(base_url: &str, model: &str) -> Option<reqwest::Url> {
     Some(url)
 }
 
+/// Makes ring the process's provider of TLS, without which no HTTP client can be built.
+pub(crate) fn install_tls() {
+    // An error means that a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// No second copy of a request ever leaves by itself: no retries and no redirects, which would
 /// also carry the key to another host. HTTP/1.1 gives each call its own connection, so one broken
 /// connection leaves one call in doubt.
 fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
-    // An error means that a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_tls();
     reqwest::Client::builder()
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
         .http1_only()

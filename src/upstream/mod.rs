@@ -18,6 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use classify::classify;
+pub(crate) use client::install_tls;
 pub use client::{Call, Client, Timeouts};
 
 /// A step of a call, told at the moment it happens so that the caller can read its clock.

@@ -1,0 +1,124 @@
+//! Where each batch stands.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{next_second, seconds};
+use crate::formats::Priority;
+use crate::gate::units::UnixMs;
+use crate::store::Batch;
+
+/// A list of batches, newest first: `tidegate batches --json`, `GET /api/v1/batches`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchesReport {
+    /// When it was made.
+    pub generated_at: DateTime<Utc>,
+    /// The batches.
+    pub batches: Vec<BatchOut>,
+}
+
+/// One batch: `tidegate batches show ID --json`, `GET /api/v1/batches/ID`. Times are UTC, to the
+/// second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchOut {
+    /// Its id, a UUID.
+    pub id: String,
+    /// The name of its outputs.
+    pub name: String,
+    /// The name of the dropped file.
+    pub file: String,
+    /// Whose quota it spends.
+    pub project: String,
+    /// The model.
+    pub model: String,
+    /// Who fairness is between.
+    pub tenant: String,
+    /// `high`, `normal` or `low`.
+    pub priority: String,
+    /// `importing`, `open`, `done`, `failed`, `cancelled` or `rejected`.
+    pub state: String,
+    /// How many items it has; 0 while it is being imported.
+    pub items: u64,
+    /// Of those, answered.
+    pub succeeded: u64,
+    /// Of those, refused for good.
+    pub failed: u64,
+    /// Of those, cancelled.
+    pub cancelled: u64,
+    /// Of those, not at their end: waiting, held or under way.
+    pub queued: u64,
+    /// What becomes of an item whose answer was lost: `retry`, `hold` or `fail`.
+    pub in_doubt: String,
+    /// When it was accepted.
+    pub submitted_at: DateTime<Utc>,
+    /// When its results were complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// The file of its results, once it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<String>,
+    /// Nothing of it is sent before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
+    /// Why the items that were queued are not sent any more, or its file was rejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// Until when its next item waits at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_until: Option<DateTime<Utc>>,
+    /// Why its next item waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How often the same file was dropped again while it was open.
+    pub dropped_again: u64,
+}
+
+impl BatchesReport {
+    /// The list of batches that stand as `batches` say.
+    #[must_use]
+    pub fn new(batches: Vec<BatchOut>, now: UnixMs) -> Self {
+        Self { generated_at: seconds(now), batches }
+    }
+}
+
+impl BatchOut {
+    /// A batch as users see it: `wait` is until when and why its next item waits (see
+    /// [`Engine::why`](crate::engine::Engine::why)), `results` where its results are, if they are
+    /// there.
+    #[must_use]
+    pub fn new(batch: &Batch, wait: Option<(UnixMs, String)>, results: Option<&Path>) -> Self {
+        let ended = batch.succeeded.saturating_add(batch.failed).saturating_add(batch.cancelled);
+        let priority = match batch.priority {
+            0 => Priority::High,
+            2 => Priority::Low,
+            _ => Priority::Normal,
+        };
+        let (until, reason) = wait.unzip();
+        Self {
+            id: batch.uid.clone(),
+            name: batch.out_name.clone(),
+            file: batch.file_name.clone(),
+            project: batch.project.clone(),
+            model: batch.model.clone(),
+            tenant: batch.tenant.clone(),
+            priority: priority.as_str().to_owned(),
+            state: batch.state.as_str().to_owned(),
+            items: batch.items,
+            succeeded: batch.succeeded,
+            failed: batch.failed,
+            cancelled: batch.cancelled,
+            queued: batch.items.saturating_sub(ended),
+            in_doubt: batch.in_doubt.clone(),
+            submitted_at: seconds(batch.submitted_at),
+            finished_at: batch.finished_at.map(seconds),
+            results: results.map(|path| path.to_string_lossy().into_owned()),
+            not_before: batch.not_before.map(next_second),
+            stopped: batch.stopped.clone(),
+            waiting_until: until.map(next_second),
+            reason,
+            dropped_again: batch.dropped_again,
+        }
+    }
+}

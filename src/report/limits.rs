@@ -1,0 +1,205 @@
+//! What each quota still allows, and what stands in its way.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{next_second, seconds};
+use crate::config::{Config, ModelRule, Project};
+use crate::engine::{BucketView, ProjectView};
+use crate::gate::admit::LimitState;
+use crate::gate::limits::Window;
+use crate::gate::units::UnixMs;
+
+/// The limits report: `tidegate limits --json`, `GET /api/v1/limits`. Times are UTC, to the
+/// second; those at which something frees are rounded up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsReport {
+    /// When it was made.
+    pub generated_at: DateTime<Utc>,
+    /// Every bucket, in the engine's order.
+    pub buckets: Vec<BucketOut>,
+    /// Every project's health.
+    pub projects: Vec<ProjectOut>,
+}
+
+/// One bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketOut {
+    /// Whose.
+    pub project: String,
+    /// The first of `models`.
+    pub model: String,
+    /// The provider's own quota.
+    pub quota_group: String,
+    /// Every model that counts against it, as far as known.
+    pub models: Vec<String>,
+    /// Whether the next item goes.
+    pub state: BucketState,
+    /// Why it is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when at least; absent when it depends on the answer to one request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Whether its limits are not known and are being found out.
+    pub learning: bool,
+    /// Every limit; none for what is unlimited.
+    pub limits: Vec<LimitOut>,
+}
+
+/// Whether the next item of a bucket goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BucketState {
+    /// Whatever fits its limits goes.
+    Open,
+    /// Its next item waits.
+    Waiting,
+    /// The provider's no shuts it.
+    Blocked,
+    /// Open, with few requests at once: nobody knows its limits.
+    Learning,
+}
+
+/// One limit as it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitOut {
+    /// `rpm`, `tpm` …, or what is counted for other windows.
+    pub dimension: String,
+    /// `60s` or `day:ZONE`.
+    pub window: String,
+    /// At most this much.
+    pub limit: u64,
+    /// What counts against it, `reserved` included.
+    pub used: u64,
+    /// Of that, what requests under way hold.
+    pub reserved: u64,
+    /// What is left.
+    pub free: u64,
+    /// When the next part of a rolling window frees; absent when nothing is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_free_at: Option<DateTime<Utc>>,
+    /// When the quota day ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<DateTime<Utc>>,
+    /// Who says so: `preset:NAME/TIER`, `learned`, `config` or `set`.
+    pub source: String,
+}
+
+/// A project's health. What is absent is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectOut {
+    /// Its name.
+    pub project: String,
+    /// Why its endpoint cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
+    /// Why nothing of it is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// Keys that are set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys_aside: Vec<KeyAside>,
+}
+
+/// A key that is set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyAside {
+    /// Its name.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Makes the report of the engine's views, with the zones and models that the configuration knows.
+#[must_use]
+pub fn limits(
+    buckets: Vec<BucketView>,
+    projects: Vec<ProjectView>,
+    config: &Config,
+    now: UnixMs,
+) -> LimitsReport {
+    let bucket = |view: BucketView| {
+        let project = config.project(&view.project);
+        bucket_out(view, project, now)
+    };
+    LimitsReport {
+        generated_at: seconds(now),
+        buckets: buckets.into_iter().map(bucket).collect(),
+        projects: projects.into_iter().map(project_out).collect(),
+    }
+}
+
+fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> BucketOut {
+    let zone = project.map_or("unknown", |project| project.day.zone.as_str());
+    let mut models = project.map(|project| models_of(project, &view.group)).unwrap_or_default();
+    if models.is_empty() {
+        // A learned group is named after its only model.
+        models.push(view.group.clone());
+    }
+    let waits = view.wait.filter(|(until, _)| *until > now);
+    let (state, hindrance) = match (view.blocked, waits) {
+        (Some(blocked), _) => (BucketState::Blocked, Some(blocked)),
+        (None, Some(wait)) => (BucketState::Waiting, Some(wait)),
+        (None, None) if view.learning => (BucketState::Learning, None),
+        (None, None) => (BucketState::Open, None),
+    };
+    let (until, reason) = hindrance.unzip();
+    BucketOut {
+        project: view.project,
+        model: models[0].clone(),
+        quota_group: view.group,
+        models,
+        state,
+        reason,
+        until: until.filter(|until| *until > now).map(next_second),
+        in_flight: view.in_flight,
+        learning: view.learning,
+        limits: view.limits.iter().map(|state| limit_out(state, zone)).collect(),
+    }
+}
+
+/// The models of a project that count in a quota group, in the configuration's order.
+fn models_of(project: &Project, group: &str) -> Vec<String> {
+    let counts = |model: &&str| match project.allowance(model) {
+        ModelRule::Known { quota_group, .. } => quota_group == group,
+        ModelRule::Unknown => false,
+    };
+    project.known_models().into_iter().filter(counts).map(str::to_owned).collect()
+}
+
+fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
+    let LimitState { limit, used, reserved, free, next_free } = state;
+    let frees = next_free.map(next_second);
+    let (window, next_free_at, resets_at) = match limit.window {
+        Window::Rolling { ms } => (length(ms), frees, None),
+        Window::Day => (format!("day:{zone}"), None, frees),
+    };
+    LimitOut {
+        dimension: limit.dimension().to_owned(),
+        window,
+        limit: limit.value,
+        used: *used,
+        reserved: *reserved,
+        free: *free,
+        next_free_at,
+        resets_at,
+        source: limit.source.to_string(),
+    }
+}
+
+fn length(ms: u64) -> String {
+    if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+}
+
+fn project_out(view: ProjectView) -> ProjectOut {
+    let aside = |(key, reason)| KeyAside { key, reason };
+    ProjectOut {
+        project: view.name,
+        unreachable: view.unreachable,
+        held: view.held,
+        keys_aside: view.keys_aside.into_iter().map(aside).collect(),
+    }
+}

@@ -30,8 +30,8 @@ const LONGEST_ATTEMPT_MS: u64 = 20 * 60_000;
 /// How far back quota days matter: today, yesterday, and slack for zones and clock steps.
 const DAYS_BACK_MS: u64 = 3 * 86_400_000;
 
-/// After a reboot or a clock that went back, ages by the wall clock are not to be trusted this
-/// soon after the last row.
+/// After a reboot, ages by the wall clock are not to be trusted this soon after the last row, nor
+/// when that lies in the future.
 const DISTRUST_MS: u64 = 10 * 60_000;
 
 /// What keeps an engine from being built.
@@ -258,11 +258,13 @@ async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), S
     for (bucket, charge, weights) in reader.day_charges(now.wall.minus(DAYS_BACK_MS)).await? {
         engine.gate.restore_day(bucket, charge, weights);
     }
-    if let Some((last, other_boot)) = reader.last_wall().await?
-        && (last > now.wall || (other_boot && last.until(now.wall) < DISTRUST_MS))
+    // Within one boot the boot clock tells, whatever the wall clock did.
+    if let Some((last, true)) = reader.last_wall().await?
+        && last.until(now.wall) < DISTRUST_MS
     {
         let until = now.boot.plus(MINUTE_MS).plus(DELTA_MS);
-        let reason = "the machine was restarted or its clock went back: one window is waited out";
+        let reason = "the machine was restarted: one window is waited out";
+        tracing::warn!("{reason}");
         let buckets: Vec<_> = engine.lanes.keys().copied().collect();
         for bucket in buckets {
             engine.gate.block(bucket, until, reason.to_owned());

@@ -1,0 +1,17 @@
+//! The real binary on a real database and real sockets, against the emulator; and the engine in
+//! virtual time where the wall clock would take minutes.
+//!
+//! A scenario starts with a [`harness::Site`]: a directory with a configuration, a spool and a
+//! state of its own. Nothing waits for a guessed time; [`harness::Site::until`] looks again and
+//! again for what must come, within bounds.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod bad_files;
+mod batches;
+mod crash;
+mod disk_full;
+mod faults;
+mod harness;
+mod refusals;
+mod startup;
+mod virtual_time;

@@ -11,6 +11,7 @@ use sqlx::SqlitePool;
 
 mod connect;
 mod error;
+mod items;
 mod ledger;
 mod limits;
 mod queue;
@@ -19,12 +20,13 @@ mod writer;
 
 pub(crate) use connect::database_path;
 pub use error::StoreError;
+pub use items::{ExportItem, NewItem, QueuedItem};
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, OpenAttempt, RecentAttempt,
     Settlement, Tokens,
 };
 pub use limits::{GroupSetup, KnownModel, ProjectIds, ProjectSetup};
-pub use queue::{Batch, BatchId, BatchState, ExportItem, NewBatch, NewItem, QueuedItem, Source};
+pub use queue::{Batch, BatchId, BatchState, NewBatch, Source};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
 use crate::gate::admit::BucketId;
@@ -123,7 +125,7 @@ impl Store {
     /// Enters a slice of items; at most a thousand or so, for the lane's sake.
     pub async fn import_items(&self, items: Vec<NewItem>) -> Result<(), StoreError> {
         self.writer
-            .bulk(move |conn| Box::pin(async move { queue::insert_items(conn, &items).await }))
+            .bulk(move |conn| Box::pin(async move { items::insert_items(conn, &items).await }))
             .await
     }
 
@@ -148,7 +150,7 @@ impl Store {
     pub async fn sweep_stopped(&self, id: BatchId, cancelled: bool) -> Result<(), StoreError> {
         while !self
             .writer
-            .bulk(move |conn| Box::pin(queue::sweep_stopped(conn, id, cancelled)))
+            .bulk(move |conn| Box::pin(items::sweep_stopped(conn, id, cancelled)))
             .await?
         {}
         Ok(())
@@ -203,7 +205,7 @@ impl Store {
     }
 
     async fn clear(&self, id: BatchId, items: bool) -> Result<(), StoreError> {
-        while !self.writer.bulk(move |conn| Box::pin(queue::clear_slice(conn, id, items))).await? {}
+        while !self.writer.bulk(move |conn| Box::pin(items::clear_slice(conn, id, items))).await? {}
         Ok(())
     }
 }
@@ -249,7 +251,7 @@ impl Reader {
         after: i64,
         limit: i64,
     ) -> Result<Vec<QueuedItem>, StoreError> {
-        queue::queued(&self.pool, id, after, limit).await
+        items::queued(&self.pool, id, after, limit).await
     }
 
     /// The next page of a batch's items with their results.
@@ -259,12 +261,12 @@ impl Reader {
         after: i64,
         limit: i64,
     ) -> Result<Vec<ExportItem>, StoreError> {
-        queue::export(&self.pool, id, after, limit).await
+        items::export(&self.pool, id, after, limit).await
     }
 
     /// How many items of a batch are held.
     pub async fn held(&self, id: BatchId) -> Result<u64, StoreError> {
-        queue::held(&self.pool, id).await
+        items::held(&self.pool, id).await
     }
 
     /// An unfinished batch made of the same content under the same name by the same owner.

@@ -1,0 +1,265 @@
+//! Items: the durable queue, and the answers until they are exported.
+
+use serde::Serialize;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::error::StoreError;
+use super::ledger::{count, to_json};
+use super::queue::BatchId;
+use crate::gate::units::UnixMs;
+
+/// Items moved or deleted in one slice of the bulk lane: a few milliseconds.
+const SLICE: i64 = 1000;
+
+/// An item to be entered.
+#[derive(Clone, Debug, Serialize)]
+pub struct NewItem {
+    /// Its id, by [`BatchId::item`].
+    pub id: i64,
+    /// Where its line starts in the accepted file.
+    pub offset: u64,
+    /// The line's length.
+    pub bytes: u64,
+    /// Input tokens to reserve.
+    pub tokens: u64,
+    /// Images to reserve.
+    pub images: u64,
+    /// 0 queued, or 2 for a bad line that is answered by `line`.
+    pub state: u8,
+    /// The results line of a bad line.
+    pub line: Option<String>,
+}
+
+/// An item that waits to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedItem {
+    /// Its id.
+    pub id: i64,
+    /// Where its line stands in the accepted file.
+    pub offset: u64,
+    /// The line's length in bytes.
+    pub bytes: u64,
+    /// Input tokens to reserve.
+    pub input_tokens: u64,
+    /// Images to reserve.
+    pub images: u64,
+    /// Attempts that failed on their own account.
+    pub attempts: u32,
+    /// Attempts whose fate is unknown.
+    pub doubts: u32,
+    /// Not to be sent before this.
+    pub not_before: UnixMs,
+}
+
+pub(super) async fn insert_items(
+    conn: &mut SqliteConnection,
+    rows: &[NewItem],
+) -> Result<(), StoreError> {
+    let json = to_json(rows)?;
+    sqlx::query!(
+        "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state)
+        SELECT value ->> 'id', value ->> 'offset', value ->> 'bytes', value ->> 'tokens',
+            value ->> 'images', value ->> 'state'
+        FROM jsonb_each(?1)",
+        json
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("importing items"))?;
+    if rows.iter().any(|row| row.line.is_some()) {
+        sqlx::query!(
+            "INSERT INTO result (item_id, line)
+            SELECT value ->> 'id', value ->> 'line' FROM jsonb_each(?1)
+            WHERE value ->> 'line' IS NOT NULL",
+            json
+        )
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("storing bad lines' results"))?;
+    }
+    Ok(())
+}
+
+/// Moves one slice of a stopped batch's queued or held items to their end: failed, or cancelled.
+/// True when none is left. No attempt of the batch may be open.
+pub(super) async fn sweep_stopped(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    cancelled: bool,
+) -> Result<bool, StoreError> {
+    let (first, end) = id.range();
+    let state: i64 = if cancelled { 3 } else { 2 };
+    let queued = sqlx::query!(
+        "UPDATE item SET state = ?3 WHERE id IN
+            (SELECT id FROM item WHERE state = 0 AND id >= ?1 AND id < ?2 LIMIT ?4)",
+        first,
+        end,
+        state,
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("stopping items"))?
+    .rows_affected();
+    let mut moved = i64::try_from(queued).unwrap_or(i64::MAX);
+    let last = moved < SLICE;
+    if last {
+        let held = sqlx::query!(
+            "UPDATE item SET state = ?3 WHERE state = 4 AND id >= ?1 AND id < ?2",
+            first,
+            end,
+            state
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("stopping held items"))?
+        .rows_affected();
+        moved = moved.saturating_add_unsigned(held);
+    }
+    let (failed, stopped) = if cancelled { (0, moved) } else { (moved, 0) };
+    sqlx::query!(
+        "UPDATE batch SET failed = failed + ?2, cancelled = cancelled + ?3 WHERE id = ?1",
+        id.0,
+        failed,
+        stopped
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("counting items"))?;
+    Ok(last)
+}
+
+/// Deletes one slice of a batch's results, and with `items` its items too (a rejected file's, of
+/// which nothing was sent). True when none is left.
+pub(super) async fn clear_slice(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    items: bool,
+) -> Result<bool, StoreError> {
+    let (first, end) = id.range();
+    let results = sqlx::query!(
+        "DELETE FROM result WHERE item_id IN
+            (SELECT item_id FROM result WHERE item_id >= ?1 AND item_id < ?2 LIMIT ?3)",
+        first,
+        end,
+        SLICE
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("clearing results"))?
+    .rows_affected();
+    let mut left = results >= u64::try_from(SLICE).unwrap_or(u64::MAX);
+    if items && !left {
+        let done = sqlx::query!(
+            "DELETE FROM item WHERE id IN
+                (SELECT id FROM item WHERE id >= ?1 AND id < ?2 LIMIT ?3)",
+            first,
+            end,
+            SLICE
+        )
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("clearing items"))?
+        .rows_affected();
+        left = done >= u64::try_from(SLICE).unwrap_or(u64::MAX);
+    }
+    Ok(!left)
+}
+
+/// The next `limit` queued items of a batch after item `after`.
+pub(super) async fn queued(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<QueuedItem>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let rows = sqlx::query!(
+        "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts,
+            not_before
+        FROM item WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+        after,
+        end,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading the queue"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(QueuedItem {
+                id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
+                input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
+                images: count("item.est_images", row.est_images)?,
+                attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+                doubts: u32::try_from(row.doubts).unwrap_or(u32::MAX),
+                not_before: UnixMs(row.not_before),
+            })
+        })
+        .collect()
+}
+
+/// An item of the export, with its results line if it was given one.
+#[derive(Clone, Debug)]
+pub struct ExportItem {
+    /// Its id.
+    pub id: i64,
+    /// Where its line starts.
+    pub offset: u64,
+    /// The line's length.
+    pub bytes: u64,
+    /// The `state` column.
+    pub state: i64,
+    /// The results line.
+    pub line: Option<String>,
+}
+
+/// The next `limit` items of a batch after item `after`, in input order, with their results.
+pub(super) async fn export(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ExportItem>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let rows = sqlx::query!(
+        r#"SELECT i.id, i.line_offset, i.line_bytes, i.state, r.line AS "line?"
+        FROM item AS i LEFT JOIN result AS r ON r.item_id = i.id
+        WHERE i.id > ?1 AND i.id < ?2 ORDER BY i.id LIMIT ?3"#,
+        after,
+        end,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading results"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ExportItem {
+                id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
+                state: row.state,
+                line: row.line,
+            })
+        })
+        .collect()
+}
+
+/// How many items of a batch are held, waiting for a word of the user.
+pub(super) async fn held(pool: &SqlitePool, id: BatchId) -> Result<u64, StoreError> {
+    let (first, end) = id.range();
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "held!: i64" FROM item WHERE state = 4 AND id >= ?1 AND id < ?2"#,
+        first,
+        end
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::sql("counting held items"))?;
+    count("held", row.held)
+}

@@ -42,7 +42,11 @@ fn cases() -> Vec<Case> {
             r#"{"key":"b","request":{"contents":[}"#,
             "not valid JSON at column",
         ),
-        bad_line("not-utf8.jsonl", b"{\"key\":\"b\xff\"}", "not valid UTF-8 at byte 10 of the line"),
+        bad_line(
+            "not-utf8.jsonl",
+            b"{\"key\":\"b\xff\"}",
+            "not valid UTF-8 at byte 10 of the line",
+        ),
         bad_line("no-request.jsonl", r#"{"key":"b"}"#, "\"request\" is missing"),
         bad_line("large.jsonl", item("b", &"x".repeat(20_000)), "tpm 1000 (config)"),
         twice,

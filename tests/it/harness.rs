@@ -262,7 +262,8 @@ impl Site {
     /// Waits for a batch that satisfies `is`.
     pub(crate) async fn batch(&self, what: &str, is: impl Fn(&Batch) -> bool) -> Batch {
         let reader = self.reader();
-        self.until(what, async || reader.batches(10).await.unwrap().into_iter().find(|b| is(b))).await
+        self.until(what, async || reader.batches(10).await.unwrap().into_iter().find(|b| is(b)))
+            .await
     }
 }
 

@@ -18,9 +18,9 @@ pub(crate) const STARTS_PER_SECOND: u32 = 100;
 /// Attempts of one item that the provider answered with a server error, before it is failed.
 pub(crate) const SERVER_ERROR_ATTEMPTS: u32 = 5;
 
-/// "No such model" or "forbidden" answers to a batch that has none answered well, before the rest of
-/// it is failed without being sent: one odd answer must not fail 50,000 items, and a misspelt model
-/// must not burn a day's quota.
+/// "No such model" or "forbidden" answers to a batch that has none answered well, before the rest
+/// of it is failed without being sent: one odd answer must not fail 50,000 items, and a misspelt
+/// model must not burn a day's quota.
 pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 
 /// First and longest wait between attempts after a server error, in milliseconds.

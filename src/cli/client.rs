@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{EX_FAILURE, EX_UNAVAILABLE, Failure};
 use crate::api::Problem;
-use crate::config::{Config, Listen};
+use crate::config::{Auth, Config, Listen};
 use crate::store::Reader;
 use crate::upstream::install_tls;
 
@@ -25,7 +25,7 @@ pub(super) enum Source {
 pub(super) struct Daemon {
     http: reqwest::Client,
     base: String,
-    token: Option<secrecy::SecretString>,
+    authorization: Option<HeaderValue>,
 }
 
 #[derive(Deserialize)]
@@ -67,8 +67,8 @@ impl Daemon {
             }
         };
         let http = builder.build().map_err(|error| Failure::of(EX_FAILURE)(&error))?;
-        let token = config.server.auth.as_ref().map(|auth| auth.token.clone());
-        Ok(Self { http, base, token })
+        let authorization = config.server.auth.as_ref().and_then(Auth::header);
+        Ok(Self { http, base, authorization })
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -92,8 +92,8 @@ impl Daemon {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let request = match &self.token {
-            Some(token) => request.bearer_auth(token.expose_secret()),
+        let request = match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.clone()),
             None => request,
         };
         let response = request.send().await.map_err(|error| self.unavailable(&error))?;

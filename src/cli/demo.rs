@@ -155,7 +155,8 @@ fn finish(
 fn shown(outcome: &Outcome, answered: u64) -> String {
     let style = table::Style::of_terminal(false);
     let mut text = format!(
-        "\n{answered} of {} prompts answered, {} of them held for quota, {} throttled.\nResults: {}\n\n",
+        "\n{answered} of {} prompts answered, {} of them held for quota, {} throttled.\n\
+        Results: {}\n\n",
         outcome.items, outcome.held, outcome.throttled, outcome.results
     );
     text.push_str(&table::usage(&outcome.usage, style));

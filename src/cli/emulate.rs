@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use humantime::parse_duration;
+
 use super::{EX_CONFIG, EX_FAILURE, Failure, Global};
 use crate::emulator::{Emulator, EmulatorConfig, EmulatorError, Latency, Limits, WindowKind};
 use crate::telemetry;
@@ -21,10 +23,10 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = WindowKind::Sliding)]
     window: WindowKind,
     /// How long a minute lasts, to make tests fast
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     minute: Duration,
     /// The shortest and the longest time an answer takes, where the limits file does not say
-    #[arg(long, value_name = "TIME", num_args = 2, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 2, value_parser = parse_duration)]
     latency: Option<Vec<Duration>>,
     /// Drives everything random in it
     #[arg(long, default_value_t = 0)]

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use secrecy::SecretString;
+use axum::http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::{Config, ConfigError};
@@ -33,6 +35,23 @@ pub struct Auth {
     pub token_file: PathBuf,
     /// The bearer token.
     pub token: SecretString,
+}
+
+impl Auth {
+    /// Whether `given` is the token. Hashes are compared, so the time taken says nothing of it.
+    #[must_use]
+    pub fn admits(&self, given: &str) -> bool {
+        Sha256::digest(given) == Sha256::digest(self.token.expose_secret())
+    }
+
+    /// What a client of the daemon sends as `Authorization`; marked as sensitive.
+    #[must_use]
+    pub fn header(&self) -> Option<HeaderValue> {
+        let text = format!("Bearer {}", self.token.expose_secret());
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }
 
 /// An address to listen on: `127.0.0.1:8430`, `[::1]:8430` or `unix:/run/tidegate.sock`.

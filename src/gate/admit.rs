@@ -192,8 +192,8 @@ impl Gate {
             return;
         }
         let previous = open.u.replace(u);
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
-        for (_, occupancy) in &mut bucket.rolling {
+        let bucket = open.bucket;
+        for (_, occupancy) in &mut self.bucket(bucket).rolling {
             occupancy.bound(id, previous, u);
         }
     }
@@ -215,7 +215,7 @@ impl Gate {
         self.bound(id, now.boot.plus(DELTA_MS));
         let open = self.attempts.remove(&id)?;
         let u = open.u.expect("a bound was just set");
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = self.bucket(open.bucket);
         for (limit, occupancy) in &mut bucket.rolling {
             occupancy.reweigh(id, u, actual.get(limit.metric));
         }
@@ -230,7 +230,7 @@ impl Gate {
     /// When the books in memory contradict themselves.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = self.bucket(open.bucket);
         for (_, occupancy) in &mut bucket.rolling {
             occupancy.remove(id, open.u);
         }
@@ -258,7 +258,8 @@ impl Gate {
     /// When the books in memory contradict themselves.
     pub fn unblock(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.get(&id) else { return };
-        let bucket = self.buckets.get_mut(&open.bucket).expect("an attempt's bucket is defined");
+        let bucket = open.bucket;
+        let bucket = self.bucket(bucket);
         if bucket.block.as_ref().is_some_and(|block| block.canary == Some(id)) {
             bucket.block = None;
         }
@@ -305,7 +306,8 @@ impl Gate {
             + GAMMA_MS
     }
 
-    /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out opens.
+    /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
+    /// opens.
     ///
     /// # Panics
     /// When the bucket is not defined.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 pub enum StoreError {
     /// Another daemon holds the lock.
     #[error(
-        "{path} is in use by another tidegate daemon ({holder}): stop it, or give this one its own --state-dir"
+        "{path} is in use by another tidegate daemon ({holder}): stop it, or give this one its own \
+        --state-dir"
     )]
     Locked {
         /// The lock file.

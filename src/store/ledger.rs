@@ -263,8 +263,8 @@ pub(super) async fn update_items(
     .await
     .map_err(StoreError::sql("storing results"))?;
     sqlx::query!(
-        "UPDATE batch SET succeeded = batch.succeeded + d.succeeded, failed = batch.failed + d.failed,
-            cancelled = batch.cancelled + d.cancelled
+        "UPDATE batch SET succeeded = batch.succeeded + d.succeeded,
+            failed = batch.failed + d.failed, cancelled = batch.cancelled + d.cancelled
         FROM (SELECT (value ->> 'id') >> 32 AS batch_id,
                 sum((value ->> 'state') = 1) AS succeeded,
                 sum((value ->> 'state') = 2) AS failed,
@@ -354,8 +354,8 @@ pub(super) async fn recent_attempts(
     first: i64,
 ) -> Result<Vec<RecentAttempt>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT id AS "id!", bucket_id, act_requests AS "requests!", act_input_tokens AS "tokens!",
-            act_images AS "images!", u_wall AS "u_wall!", u_boot AS "u_boot!",
+        r#"SELECT id AS "id!", bucket_id, act_requests AS "requests!",
+            act_input_tokens AS "tokens!", act_images AS "images!", u_wall AS "u_wall!", u_boot AS "u_boot!",
             (boot_id = (SELECT max(id) FROM boot)) AS "same_boot!: bool"
         FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4)"#,
         first

@@ -49,11 +49,12 @@ pub struct Reader {
 }
 
 impl Store {
-    /// Opens the database for the life of a daemon: takes the lock, brings the schema up to date and
-    /// notes the boot.
+    /// Opens the database for the life of a daemon: takes the lock, brings the schema up to date
+    /// and notes the boot.
     ///
     /// # Errors
-    /// When another daemon holds the lock, the directory cannot be used, or the database is damaged.
+    /// When another daemon holds the lock, the directory cannot be used, or the database is
+    /// damaged.
     pub async fn open(state_dir: &Path, boot_uuid: &str) -> Result<Self, StoreError> {
         let lock = connect::Lock::take(state_dir)?;
         let path = database_path(state_dir);

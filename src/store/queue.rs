@@ -252,9 +252,10 @@ macro_rules! batches {
     ($tail:tt $(, $arg:expr)*) => {
         sqlx::query!(
             r#"SELECT b.id, b.uid, b.work, b.file_name, b.out_name, b.dialect, b.project_id,
-                p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt, b.on_bad_line,
-                b.not_before, b.state, b.stopped, b.sha256, b.source_bytes, b.dropped_again,
-                b.items, b.succeeded, b.failed, b.cancelled, b.submitted_at, b.finished_at
+                p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
+                b.on_bad_line, b.not_before, b.state, b.stopped, b.sha256,
+                b.source_bytes, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
+                b.submitted_at, b.finished_at
             FROM batch AS b JOIN project AS p ON p.id = b.project_id "# + $tail
             $(, $arg)*
         )
@@ -583,8 +584,9 @@ pub(super) async fn queued(
     let (first, end) = id.range();
     let after = after.max(first);
     let rows = sqlx::query!(
-        "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts, not_before FROM item
-        WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+        "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts,
+            not_before
+        FROM item WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         after,
         end,
         limit
@@ -714,7 +716,8 @@ pub(super) async fn same_drop(
 /// Whether an output name belongs to an unfinished batch.
 pub(super) async fn name_taken(pool: &SqlitePool, out_name: &str) -> Result<bool, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT EXISTS (SELECT 1 FROM batch WHERE state < 2 AND out_name = ?1) AS "taken!: bool""#,
+        r#"SELECT EXISTS (SELECT 1 FROM batch WHERE state < 2 AND out_name = ?1)
+            AS "taken!: bool""#,
         out_name
     )
     .fetch_one(pool)

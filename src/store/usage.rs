@@ -73,10 +73,12 @@ pub(super) async fn usage(
 ) -> Result<Vec<UsageRow>, StoreError> {
     let (since, until) = (filter.since.0, filter.until.0);
     let rows = sqlx::query!(
-        r#"SELECT iif(?1, p.name, NULL) AS "project: String", iif(?2, a.model, NULL) AS "model: String",
+        r#"SELECT iif(?1, p.name, NULL) AS "project: String",
+            iif(?2, a.model, NULL) AS "model: String",
             iif(?3, a.key_name, NULL) AS "key: String", iif(?4, a.tenant, NULL) AS "tenant: String",
             iif(?5, (SELECT uid FROM batch WHERE id = a.item_id >> 32), NULL) AS "batch: String",
-            iif(?6, a.s_wall / 3600000, NULL) AS "hour: i64", iif(?7, a.day_lo, NULL) AS "day: String",
+            iif(?6, a.s_wall / 3600000, NULL) AS "hour: i64",
+            iif(?7, a.day_lo, NULL) AS "day: String",
             count(*) AS "attempts!: i64", sum(a.state = 1) AS "ok!: i64",
             sum(a.state = 2) AS "failed!: i64", sum(a.state = 3) AS "throttled!: i64",
             sum(a.state = 5) AS "in_doubt!: i64", sum(a.state = 0) AS "open!: i64",

@@ -161,11 +161,11 @@ fn step(bench: &mut Bench, model: &mut Model, op: Op, kept: &impl Fn(usize) -> b
 }
 
 fn without_blocks(history: Vec<(u64, Op)>) -> Vec<(u64, Op)> {
-    let harmless = |(gap, op)| match op {
-        Op::Block(_) => (gap, Op::BodySent(0)),
-        other => (gap, other),
-    };
-    history.into_iter().map(harmless).collect()
+    let blocks = |op| matches!(op, Op::Block(_));
+    history
+        .into_iter()
+        .map(|(gap, op)| (gap, if blocks(op) { Op::BodySent(0) } else { op }))
+        .collect()
 }
 
 proptest! {

@@ -115,6 +115,7 @@ impl Ledger {
             tenant: "ada".to_owned(),
             priority: 1,
             in_doubt: "retry".to_owned(),
+            on_bad_line: "reject".to_owned(),
             not_before: None,
             source,
             submitted_at: at("2026-12-01T19:00:00Z"),

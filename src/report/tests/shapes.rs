@@ -137,6 +137,7 @@ pub(super) fn batch() -> Batch {
         tenant: "ada".into(),
         priority: 0,
         in_doubt: "hold".into(),
+        on_bad_line: "reject".into(),
         not_before: None,
         state: BatchState::Open,
         stopped: None,

@@ -61,6 +61,15 @@ pub(super) struct Rejection {
     rejected_at: String,
 }
 
+/// What a look through `incoming/` came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    /// Something in it needs another look soon.
+    soon: bool,
+    /// A file could not be taken in.
+    failed: bool,
+}
+
 /// What a file's options came to.
 struct Plan {
     options: BatchOptions,
@@ -74,14 +83,20 @@ struct Plan {
 impl Intake {
     /// Goes on with what the last run left, then takes in what is dropped until told to stop.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        if let Err(error) = self.resume().await {
-            tracing::error!(error = %chain(&error), "cannot go on with an unfinished import");
+        if let Err(error) = self.clear_orphans().await {
+            tracing::error!(error = %chain(&error), "cannot look through working/");
         }
+        // By the last end, or by a full disk since.
+        let mut cut_off = true;
         let hint = Arc::new(Notify::new());
         let ring = hint.clone();
         let _watcher = Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
         loop {
-            let soon = self.scan().await;
+            if cut_off {
+                cut_off = !self.resume().await;
+            }
+            let Look { soon, failed } = self.scan().await;
+            cut_off |= failed;
             let _ = self.scanned.send(true);
             let wait = if soon { caps::RESCAN_MS } else { caps::SCAN_MS };
             tokio::select! {
@@ -92,29 +107,31 @@ impl Intake {
         }
     }
 
-    /// Looks through `incoming/` once; true when something in it needs another look soon.
-    async fn scan(&mut self) -> bool {
+    /// Looks through `incoming/` once and takes in what is ready.
+    async fn scan(&mut self) -> Look {
         let spool = self.shell.spool.clone();
         let boot = clock::now().boot;
         let scan = match tokio::task::spawn_blocking(move || spool.scan(boot)).await {
             Ok(Ok(scan)) => scan,
             Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "cannot look through incoming/");
-                return false;
+                return Look::default();
             }
-            Err(_) => return false,
+            Err(_) => return Look::default(),
         };
+        let mut look = Look { soon: scan.unsettled > 0 || scan.left_out > 0, failed: false };
         for refused in &scan.refused {
             tracing::warn!(file.name = %refused.name, reason = %refused.reason,
                 "{} is left in incoming/: {}", refused.name, refused.reason);
         }
         for candidate in &scan.ready {
             if let Err(error) = self.accept(candidate).await {
+                look.failed = true;
                 tracing::error!(file.name = %candidate.name.escape_debug(), error = %chain(&error),
-                    "cannot take in a file: it stays in incoming/ and is tried again");
+                    "cannot take in a file: it is kept and tried again");
             }
         }
-        scan.unsettled > 0 || scan.left_out > 0
+        look
     }
 
     async fn accept(&mut self, candidate: &Candidate) -> Result<(), IntakeError> {
@@ -124,20 +141,44 @@ impl Intake {
                 (self.shell.spool.clone(), candidate.clone(), work.clone());
             blocking(move || spool.claim(&candidate, &work)).await?
         };
+        let taken = self.take(candidate, claimed, &work).await;
+        if taken.is_err() {
+            self.forget_copy(&work).await?;
+        }
+        taken
+    }
+
+    /// Removes a copy that belongs to no batch, since its original is still in `incoming/`: tries
+    /// in vain must not fill the disk with copies.
+    async fn forget_copy(&self, work: &str) -> Result<(), IntakeError> {
+        let open = self.shell.store.reader().unfinished_batches().await?;
+        if open.iter().any(|batch| batch.work == work) {
+            return Ok(());
+        }
+        let (spool, work) = (self.shell.spool.clone(), work.to_owned());
+        blocking(move || spool.remove_working(&work)).await
+    }
+
+    async fn take(
+        &mut self,
+        candidate: &Candidate,
+        claimed: Claimed,
+        work: &str,
+    ) -> Result<(), IntakeError> {
         let source = source_of(&claimed);
         let reader = self.shell.store.reader();
         if let Some((_, uid)) = reader.same_drop(&source).await? {
             tracing::info!(batch.id = %uid, "this drop is known: its original is removed");
-            return self.drop_copy(candidate, &work).await;
+            return self.drop_copy(candidate, work).await;
         }
         if let Some((id, uid)) = reader.same_file(&candidate.name, &source).await? {
             tracing::info!(batch.id = %uid, "the same file again: batch {uid} is still open");
             self.shell.store.drop_again(id).await?;
-            return self.drop_copy(candidate, &work).await;
+            return self.drop_copy(candidate, work).await;
         }
         match self.plan(&candidate.name, &claimed).await? {
             Ok(plan) => self.enter(candidate, claimed, source, plan).await,
-            Err(reason) => self.reject_unentered(candidate, &work, reason).await,
+            Err(reason) => self.reject_unentered(candidate, work, reason).await,
         }
     }
 
@@ -354,9 +395,8 @@ impl Intake {
         Ok(())
     }
 
-    /// Goes on with the imports that the last run did not end, and clears away copies of which
-    /// nothing was entered.
-    async fn resume(&self) -> Result<(), IntakeError> {
+    /// Clears away copies of which nothing was entered.
+    async fn clear_orphans(&self) -> Result<(), IntakeError> {
         let open = self.shell.store.reader().unfinished_batches().await?;
         let known: std::collections::BTreeSet<_> =
             open.iter().map(|batch| batch.work.clone()).collect();
@@ -372,19 +412,38 @@ impl Intake {
             }
             Ok::<_, SpoolError>(())
         })
-        .await?;
+        .await
+    }
+
+    /// Goes on with every import that was cut off; false when one was cut off again.
+    async fn resume(&self) -> bool {
+        let open = match self.shell.store.reader().unfinished_batches().await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot look for unfinished imports");
+                return false;
+            }
+        };
+        let mut all = true;
         for batch in open.iter().filter(|batch| batch.state == BatchState::Importing) {
-            if self.shell.spool.input_path(&batch.work).exists() {
-                let limits = match self.routes.find(&batch.project, &batch.model) {
-                    Some((_, Route::Bucket { limits, .. })) => limits,
-                    _ => Arc::default(),
-                };
-                self.import(batch, &limits).await?;
-            } else {
-                self.end_rejected(batch).await?;
+            if let Err(error) = self.resume_import(batch).await {
+                all = false;
+                tracing::error!(batch.id = %batch.uid, error = %chain(&error),
+                    "cannot go on with the import of batch {}: tried again", batch.uid);
             }
         }
-        Ok(())
+        all
+    }
+
+    async fn resume_import(&self, batch: &Batch) -> Result<(), IntakeError> {
+        if !self.shell.spool.input_path(&batch.work).exists() {
+            return self.end_rejected(batch).await;
+        }
+        let limits = match self.routes.find(&batch.project, &batch.model) {
+            Some((_, Route::Bucket { limits, .. })) => limits,
+            _ => Arc::new([]) as _,
+        };
+        self.import(batch, &limits).await
     }
 
     async fn tell(&self, event: Event) {

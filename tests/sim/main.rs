@@ -23,8 +23,8 @@ use world::{Answers, World};
 /// Runs of twenty minutes each.
 const MINUTE_RUNS: u64 = 400;
 
-/// Runs of 54 hours each.
-const DAY_RUNS: u64 = 120;
+/// Runs of 30 hours each.
+const DAY_RUNS: u64 = 240;
 
 const MINUTES_FROM: u64 = 10_000;
 const DAYS_FROM: u64 = 20_000;

@@ -151,7 +151,7 @@ impl<'a, C: Client> Run<'a, C> {
         }
         let boot = i64::try_from(BOOT).expect("small");
         for midnight in &self.world.midnights {
-            let near = midnight - self.world.wall_zero + boot + self.rng.i64(-8_000..8_000);
+            let near = midnight - self.world.wall_zero + boot + self.rng.i64(-4_000..4_000);
             if let Ok(near) = u64::try_from(near)
                 && near > BOOT
             {

@@ -107,18 +107,27 @@ impl World {
         }
     }
 
-    /// Two or three days of a limit that runs out, or nearly.
+    /// Thirty hours of a limit by the day that runs out, or nearly.
     pub(crate) fn of_days(rng: &mut Rng) -> Self {
         let midnights: Vec<_> =
             MIDNIGHTS[rng.usize(0..3)].iter().map(|time| instant(time)).collect();
-        // Half of the runs begin close before a midnight, so that there is use left at it.
-        let before = if rng.bool() { rng.i64(1_000..600_000) } else { rng.i64(0..80_000_000) };
+        // Most runs begin close before a midnight, so that there is use left at it: some with the
+        // first burst.
+        let before = match rng.u8(0..3) {
+            0 => rng.i64(0..5_000),
+            1 => rng.i64(1_000..600_000),
+            _ => rng.i64(0..80_000_000),
+        };
         Self {
             rpd: Some(rng.u64(5..60)),
             theta_ms: [-2_000, 2_000, rng.i64(-2_000..=2_000)][rng.usize(0..3)],
-            crash_every_ms: [0, 400_000, 3_600_000][rng.usize(0..3)],
-            off_ms: [0, 60_000, 1_500_000][rng.usize(0..3)],
-            length_ms: 54 * 3_600_000,
+            // Known early, an attempt is charged to one day: that is where the margin matters.
+            answers: [Answers::Fast, Answers::Fast, Answers::Mixed][rng.usize(0..3)],
+            upload_ms: [20, 300, 2_000][rng.usize(0..3)],
+            untold_percent: [0, 0, 3][rng.usize(0..3)],
+            crash_every_ms: [0, 1_200_000, 3_600_000][rng.usize(0..3)],
+            off_ms: [0, 60_000, 900_000][rng.usize(0..3)],
+            length_ms: 30 * 3_600_000,
             wall_zero: midnights[1] - before,
             midnights,
             ..Self::of_minutes(rng)

@@ -1,0 +1,217 @@
+//! Deciding: one request's way through the gate beside many open attempts, and one step of the
+//! engine beside many open batches.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+mod support;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tidegate::calendar::QuotaDay;
+use tidegate::config::{Config, Env};
+use tidegate::engine::start::{self, Route};
+use tidegate::engine::{BatchSetup, Effect, Engine, Event};
+use tidegate::formats::{Dialect, InDoubt};
+use tidegate::gate::admit::{BucketId, Gate, Verdict};
+use tidegate::gate::limits::{Limit, MINUTE_MS, Source, Window};
+use tidegate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use tidegate::gate::window::AttemptId;
+use tidegate::store::{BatchId, QueuedItem, Store};
+use tidegate::upstream::{Outcome, Report};
+
+use support::{now, percentile, rate, ratio, row};
+
+const ROUNDS: u64 = 2_000;
+const BUCKET: BucketId = BucketId(1);
+const START: Now = Now { boot: BootMs(1_000_000), wall: UnixMs(1_800_000_000_000) };
+const WEIGHT: Weights = Weights { requests: 1, input_tokens: 120, images: 0 };
+const MODEL: &str = "bench-model";
+
+const CONFIG: &str = r#"
+[[project]]
+name = "bench"
+preset = "none"
+keys = [{ name = "main", file = "KEY" }]
+max_in_flight = 1
+  [[project.limits]]
+  model = "bench-model"
+  rpm = 1_000_000
+  tpm = 1_000_000_000
+  rpd = 1_000_000_000
+"#;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    for (windows, daily) in [("rpm and tpm", false), ("rpm, tpm, rpd and tpd", true)] {
+        let mut few = passes(1_000, daily);
+        let mut many = passes(100_000, daily);
+        let (few, many) = (percentile(&mut few, 50), percentile(&mut many, 50));
+        row(
+            &format!("check, reserve, bound, settle; {windows}; 100,000 open attempts"),
+            &format!("{many} ns, {}/s on one core", rate(1, Duration::from_nanos(many))),
+            &format!("1,000 open attempts: {few} ns: {}", ratio(many, few)),
+        );
+    }
+    let one = steps(1).await?;
+    let many = steps(100).await?;
+    row(
+        "engine step with nothing to do, 100 open batches",
+        &format!("{} ns", many.idle_ns),
+        &format!("1 batch: {} ns: {}", one.idle_ns, ratio(many.idle_ns, one.idle_ns)),
+    );
+    row(
+        "engine steps of one request (5), 100 open batches",
+        &format!("{} ns", many.request_ns),
+        &format!("1 batch: {} ns: {}", one.request_ns, ratio(many.request_ns, one.request_ns)),
+    );
+    Ok(())
+}
+
+/// How long one request's way through the gate takes, in nanoseconds.
+fn passes(open: i64, daily: bool) -> Vec<u64> {
+    let limit =
+        |metric, window| Limit { metric, window, value: u64::MAX / 2, source: Source::Config };
+    let minute = Window::Rolling { ms: MINUTE_MS };
+    let mut limits = vec![limit(Metric::Requests, minute), limit(Metric::InputTokens, minute)];
+    if daily {
+        limits.push(limit(Metric::Requests, Window::Day));
+        limits.push(limit(Metric::InputTokens, Window::Day));
+    }
+    let mut gate = Gate::default();
+    gate.define(BUCKET, limits, QuotaDay::pacific());
+    for id in 0..open {
+        gate.reserve(AttemptId(id), BUCKET, WEIGHT, START);
+    }
+    let mut times = Vec::new();
+    for (round, id) in (0..ROUNDS).zip(open..) {
+        let at = later(START, round);
+        let id = AttemptId(id);
+        let begun = now();
+        if gate.check(BUCKET, &WEIGHT, at) == Verdict::Fits {
+            gate.reserve(id, BUCKET, WEIGHT, at);
+            gate.bound(id, at.boot);
+            std::hint::black_box(gate.settle(id, WEIGHT, at));
+        }
+        times.push(nanos(begun.elapsed()));
+    }
+    times
+}
+
+/// Medians of an engine's steps, in nanoseconds.
+struct Steps {
+    idle_ns: u64,
+    request_ns: u64,
+}
+
+async fn steps(batches: i64) -> Result<Steps> {
+    let (mut engine, mut effects) = engine(batches).await?;
+    let (mut idle, mut requests) = (Vec::new(), Vec::new());
+    // Fewer than the items of the first page, so that nothing has to be loaded.
+    for round in 1..=500 {
+        let (id, item) = effects.iter().find_map(reserved).context("nothing was started")?;
+        let at = later(START, round * 10);
+        let begun = now();
+        std::hint::black_box(engine.step(at, [Event::Tick]));
+        idle.push(nanos(begun.elapsed()));
+        let events = [
+            Event::Reserved(vec![id]),
+            Event::BodySent(id),
+            Event::Headers(id),
+            answered(id),
+            // This frees the only place in flight: the next request is started by this step.
+            Event::Settled(vec![item]),
+        ];
+        let begun = now();
+        for event in events {
+            effects = engine.step(at, [event]);
+        }
+        requests.push(nanos(begun.elapsed()));
+    }
+    Ok(Steps { idle_ns: percentile(&mut idle, 50), request_ns: percentile(&mut requests, 50) })
+}
+
+/// An engine with open batches of one model, each with a page of its queue in memory, and what it
+/// orders first.
+async fn engine(batches: i64) -> Result<(Engine, Vec<Effect>)> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (key, file) = (dir.path().join("key"), dir.path().join("tidegate.toml"));
+    std::fs::write(&key, "bench")?;
+    std::fs::write(&file, CONFIG.replace("KEY", &key.display().to_string()))?;
+    let config = Config::load(Some(&file), &Env::from_process())?;
+    let store = Store::open(&dir.path().join("state"), "bench").await?;
+    let (mut engine, routes) = start::assemble(&config, &store, START, 1).await?;
+    let Some((project, Route::Bucket { id: bucket, .. })) = routes.find("bench", MODEL) else {
+        anyhow::bail!("{MODEL} has no bucket");
+    };
+    let today = QuotaDay::pacific().span_at(START.wall.to_utc()).key;
+    let mut events = vec![Event::Sealed { project, before: Some(today) }];
+    for batch in (1..=batches).map(BatchId) {
+        events.push(Event::BatchOpened(Box::new(setup(batch, bucket))));
+        let items = (1..=512).map(|line| queued(batch.item(line))).collect();
+        events.push(Event::Loaded { batch, items });
+    }
+    let effects = engine.step(START, events);
+    Ok((engine, effects))
+}
+
+fn setup(id: BatchId, bucket: BucketId) -> BatchSetup {
+    BatchSetup {
+        id,
+        bucket,
+        work: "work".to_owned(),
+        dialect: Dialect::GeminiJsonl,
+        model: MODEL.to_owned(),
+        tenant: "uid:1000".to_owned(),
+        priority: 1,
+        in_doubt: InDoubt::Retry,
+        not_before: None,
+        remaining: 100_000,
+        succeeded: 0,
+        stopped: None,
+    }
+}
+
+fn queued(id: i64) -> QueuedItem {
+    let not_before = UnixMs(0);
+    let (input_tokens, images) = (WEIGHT.input_tokens, WEIGHT.images);
+    QueuedItem {
+        id,
+        offset: 0,
+        bytes: 300,
+        input_tokens,
+        images,
+        attempts: 0,
+        doubts: 0,
+        not_before,
+    }
+}
+
+fn answered(id: AttemptId) -> Event {
+    let body = Bytes::from_static(b"{}");
+    let report = Report {
+        outcome: Outcome::Answered { body, usage: None, blocked: None, images: 0 },
+        status: Some(200),
+        date_header: None,
+        service_tier: None,
+        body_sent: true,
+    };
+    let line = Some("{}\n".to_owned());
+    Event::Ended { id, key: "key".to_owned(), report: Box::new(report), line, latency_ms: 400 }
+}
+
+/// The attempt and the item that an effect starts.
+fn reserved(effect: &Effect) -> Option<(AttemptId, i64)> {
+    let Effect::Reserve(rows) = effect else { return None };
+    let row = rows.first()?;
+    Some((row.id, row.item_id?))
+}
+
+fn later(now: Now, ms: u64) -> Now {
+    Now { boot: now.boot.plus(ms), wall: now.wall.plus(ms) }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

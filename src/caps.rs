@@ -27,8 +27,8 @@ pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 pub(crate) const RETRY_BASE_MS: u64 = 2_000;
 pub(crate) const RETRY_MAX_MS: u64 = 120_000;
 
-/// First and longest wait between attempts to reach an endpoint, in milliseconds: 7 to 10 attempts
-/// in the first minute.
+/// First and longest wait between attempts to reach an endpoint, in milliseconds: at most 8
+/// attempts in the first minute.
 pub(crate) const CONNECT_BASE_MS: u64 = 1_000;
 pub(crate) const CONNECT_MAX_MS: u64 = 60_000;
 

@@ -101,7 +101,7 @@ async fn show(config: &Config, source: &Source, id: &str) -> Result<BatchOut, Fa
 
 async fn find(reader: &Reader, id: &str) -> Result<Batch, Failure> {
     let found = reader.batch_by_uid(id).await.map_err(|error| failed(&error))?;
-    found.ok_or_else(|| Failure::new(EX_FAILURE, format!("no batch {id}")))
+    found.ok_or_else(|| Failure::new(EX_FAILURE, no_batch(id)))
 }
 
 fn shown(config: &Config, batch: &Batch) -> BatchOut {
@@ -155,4 +155,8 @@ fn path_of(id: &str, rest: &str) -> String {
 
 fn failed(error: &StoreError) -> Failure {
     Failure::of(EX_FAILURE)(error)
+}
+
+fn no_batch(id: &str) -> String {
+    format!("no batch {id}: its file may still be in incoming/, or was rejected (see rejected/)")
 }

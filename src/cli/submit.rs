@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use super::{EX_FAILURE, Failure, Global, no_overrides, print};
-use crate::config::Env;
+use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print};
+use crate::config::{Config, Env, ModelRule};
 use crate::formats::{self, BatchOptions, InDoubt, OnBadLine, Priority};
+use crate::gate::limits::Allowance;
 use crate::spool;
 
 /// Options of `submit`.
@@ -44,6 +45,12 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
+    check_route(&config, args)?;
+    let spool_dir = &config.server.spool_dir;
+    if !spool_dir.join("incoming").exists() {
+        // The daemon makes it too; the file waits there until one runs.
+        spool::Spool::open(spool_dir).map_err(|error| Failure::of(EX_FAILURE)(&error))?;
+    }
     for path in &args.files {
         let shown = path.display();
         let failed = |why: String| Failure::new(EX_FAILURE, format!("{shown}: {why}"));
@@ -69,9 +76,29 @@ pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure
         let options = formats::sidecar_text(&options);
         // What the daemon would refuse is told here, not in a file that nobody looks at.
         formats::sidecar(&options).map_err(|error| Failure::of(EX_FAILURE)(&error))?;
-        spool::drop_in(&config.server.spool_dir, name, &mut file, Some(&options))
+        spool::drop_in(spool_dir, name, &mut file, Some(&options))
             .map_err(|error| Failure::of(EX_FAILURE)(&error))?;
         print(&format!("{id}\n"));
     }
     Ok(0)
+}
+
+/// What the daemon would refuse for its project or model is told at once.
+fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
+    let name = args.project.as_ref().unwrap_or(&config.defaults.project);
+    let Some(project) = config.project(name) else {
+        let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
+        return refuse(format!("no project {name}: the configuration has {}", known.join(", ")));
+    };
+    // Without a model here the file's first line may name one.
+    let Some(model) = args.model.as_ref().or(config.defaults.model.as_ref()) else {
+        return Ok(());
+    };
+    match project.allowance(model) {
+        ModelRule::Known { allowance: Allowance::Off { source }, .. } if args.model.is_some() => {
+            refuse(format!("{model} is not offered to project {name} ({source})"))
+        }
+        ModelRule::Known { .. } | ModelRule::Unknown => Ok(()),
+    }
 }

@@ -4,12 +4,15 @@ use super::core::Engine;
 use super::state::{Flight, Link, Settling};
 use crate::caps;
 use crate::formats::{self, InDoubt};
-use crate::gate::units::{Now, UnixMs, Weights};
+use crate::gate::units::{Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
 };
-use crate::upstream::{NotSentKind, Outcome, Refusal, RefusalClass, Report, ThrottleKind, Usage};
+use crate::upstream::{
+    NotSentKind, Outcome, QuotaSubject, QuotaViolation, Refusal, RefusalClass, Report,
+    ThrottleKind, Usage,
+};
 
 /// An attempt's end as the shell tells it.
 pub(super) struct Answer {
@@ -61,7 +64,15 @@ impl Engine {
         let fate = match &answer.report.outcome {
             Outcome::Answered { .. } => self.answered(now, flight),
             Outcome::Refused(refusal) => self.refused(now, flight, refusal),
-            Outcome::NotSent { reason, .. } => self.not_sent(now, id, flight, reason),
+            Outcome::NotSent { reason, kind } => {
+                let what = match kind {
+                    NotSentKind::Connect | NotSentKind::Dns | NotSentKind::Tls => {
+                        "the endpoint cannot be reached"
+                    }
+                    NotSentKind::Other => "the request cannot be sent",
+                };
+                self.not_sent(now, id, flight, &format!("{what}: {reason}"))
+            }
             Outcome::Unknown { reason } => self.unknown(now, flight, reason),
         };
         self.write_up(now, id, flight, fate, answer)
@@ -182,6 +193,9 @@ impl Engine {
         match refusal.class {
             RefusalClass::Throttled(kind) => {
                 self.throttled(now, flight, refusal, kind);
+                if self.is_too_large(flight, refusal) {
+                    return Fate { end: AttemptEnd::Throttled, ..failed(flight, refusal) };
+                }
                 Fate { end: AttemptEnd::Throttled, ..back_in_place(flight, refusal) }
             }
             RefusalClass::KeyRefused => {
@@ -202,6 +216,14 @@ impl Engine {
             }
             RefusalClass::BadRequest | RefusalClass::Other => failed(flight, refusal),
         }
+    }
+
+    /// Whether the provider refused the prompt for its own size: it was sent with the whole token
+    /// limit to itself, and still the tokens were too many. Waiting will not make it fit.
+    fn is_too_large(&self, flight: &Flight, refusal: &Refusal) -> bool {
+        let tokens = |quota: &QuotaViolation| quota.subject == QuotaSubject::InputTokens;
+        refusal.quota.iter().any(tokens)
+            && self.gate.takes_all(flight.bucket, Metric::InputTokens, flight.est.input_tokens)
     }
 
     /// A 429: the bucket waits, not the item.
@@ -288,9 +310,8 @@ impl Engine {
             let wait = wait / 2 + self.rng.u64(0..=wait / 2);
             let failures = link.failures.saturating_add(1);
             tracing::warn!(project.name = %project.name, attempt.id = id.0, wait_ms = wait,
-                "the endpoint of {} cannot be reached: {reason}", project.name);
-            let why = format!("the endpoint cannot be reached: {reason}");
-            let until = Some((now.boot.plus(wait), why));
+                "project {}: {reason}", project.name);
+            let until = Some((now.boot.plus(wait), reason.to_owned()));
             *link = Link { proven: false, failures, until, probe: None };
         }
         Fate {

@@ -129,6 +129,8 @@ impl Engine {
                     project.sealing = false;
                     if before.is_some() {
                         project.sealed_before = before;
+                    } else {
+                        project.seal_after = now.boot.plus(caps::TICK_MAX_MS);
                     }
                 }
             }

@@ -169,10 +169,10 @@ fn write_line(
     let key = formats::key_of(dialect, BatchId::line_of_item(item.id), &text);
     let cut_off = "it is unknown whether the request was answered: the daemon was stopped while it \
         was under way, and the batch asks for such items to fail";
-    let (code, status, message) = match (&batch.stopped, item.state) {
-        (Some(reason), 3) => (499, "CANCELLED", reason.as_str()),
-        (Some(reason), _) => (404, "NOT_SENT", reason.as_str()),
-        (None, _) => (504, "UNKNOWN", cut_off),
+    let (code, status, message) = match &batch.stopped {
+        Some(reason) if item.state == 3 => (499, "CANCELLED", reason.as_str()),
+        Some(reason) if item.doubts == 0 => (424, "NOT_SENT", reason.as_str()),
+        Some(_) | None => (504, "UNKNOWN", cut_off),
     };
     out.write_all(&formats::error_line(&key, code, status, message, None))
 }

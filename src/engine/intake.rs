@@ -19,7 +19,9 @@ use crate::gate::admit::BucketId;
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
-use crate::store::{Batch, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError};
+use crate::store::{
+    Batch, BatchId, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
+};
 
 /// The one who takes in dropped files, one at a time.
 #[derive(Debug)]
@@ -81,8 +83,18 @@ struct Plan {
 }
 
 impl Intake {
-    /// Goes on with what the last run left, then takes in what is dropped until told to stop.
+    /// Goes on with what the last run left and takes in what is dropped, until told to stop. Every
+    /// step is durable before the next, so being cut off in an import is what a crash is: the next
+    /// start goes on with it.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.work() => {}
+            // Closed means the same as true.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn work(&mut self) {
         if let Err(error) = self.clear_orphans().await {
             tracing::error!(error = %chain(&error), "cannot look through working/");
         }
@@ -91,19 +103,20 @@ impl Intake {
         let hint = Arc::new(Notify::new());
         let ring = hint.clone();
         let _watcher = Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
+        // No file is taken in at first sight, so this is quick, and the daemon is ready.
+        let mut look = self.scan().await;
+        let _ = self.scanned.send(true);
         loop {
             if cut_off {
                 cut_off = !self.resume().await;
             }
-            let Look { soon, failed } = self.scan().await;
-            cut_off |= failed;
-            let _ = self.scanned.send(true);
-            let wait = if soon { caps::RESCAN_MS } else { caps::SCAN_MS };
+            let wait = if look.soon { caps::RESCAN_MS } else { caps::SCAN_MS };
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-                () = hint.notified(), if !soon => {}
-                _ = stop.changed() => return,
+                () = hint.notified(), if !look.soon => {}
             }
+            look = self.scan().await;
+            cut_off |= look.failed;
         }
     }
 
@@ -171,15 +184,42 @@ impl Intake {
             tracing::info!(batch.id = %uid, "this drop is known: its original is removed");
             return self.drop_copy(candidate, work).await;
         }
-        if let Some((id, uid)) = reader.same_file(&candidate.name, &source).await? {
+        let options = match options(&candidate.name, &claimed).await? {
+            Ok(options) => options,
+            Err(reason) => return self.reject_unentered(candidate, work, None, reason).await,
+        };
+        let id = options.id.map(|id| id.to_string());
+        let plan = match self.plan(options).await? {
+            Ok(plan) => plan,
+            Err(reason) => return self.reject_unentered(candidate, work, id, reason).await,
+        };
+        // Whoever gave it an id asks for a batch of its own.
+        if id.is_none()
+            && let Some((open, uid)) = self.same_file(candidate, &source, &plan).await?
+        {
             tracing::info!(batch.id = %uid, "the same file again: batch {uid} is still open");
-            self.shell.store.drop_again(id).await?;
+            self.shell.store.drop_again(open).await?;
             return self.drop_copy(candidate, work).await;
         }
-        match self.plan(&candidate.name, &claimed).await? {
-            Ok(plan) => self.enter(candidate, claimed, source, plan).await,
-            Err(reason) => self.reject_unentered(candidate, work, reason).await,
-        }
+        self.enter(candidate, claimed, source, plan).await
+    }
+
+    /// The open batch that the same drop, asking for the same, has become before.
+    async fn same_file(
+        &self,
+        candidate: &Candidate,
+        source: &Source,
+        plan: &Plan,
+    ) -> Result<Option<(BatchId, String)>, IntakeError> {
+        let reader = self.shell.store.reader();
+        let Some((id, uid)) = reader.same_file(&candidate.name, source).await? else {
+            return Ok(None);
+        };
+        let batch = reader.batch(id).await?;
+        let same = batch.project_id == plan.project_id
+            && batch.model == plan.model
+            && batch.priority == priority_of(&plan.options);
+        Ok(same.then_some((id, uid)))
     }
 
     /// The copy in `working/` is not needed: the content is in another batch's.
@@ -194,15 +234,7 @@ impl Intake {
     }
 
     /// What the file asks for, or why it cannot be had.
-    async fn plan(
-        &mut self,
-        file_name: &str,
-        claimed: &Claimed,
-    ) -> Result<Result<Plan, String>, IntakeError> {
-        let options = match options(file_name, claimed).await? {
-            Ok(options) => options,
-            Err(reason) => return Ok(Err(reason)),
-        };
+    async fn plan(&mut self, options: BatchOptions) -> Result<Result<Plan, String>, IntakeError> {
         if options.deadline.is_some() || options.max_cost_micro_usd.is_some() {
             let reason = "`deadline` and `max_cost` are not supported by this version: leave them \
                 out, or the batch would be sent without regard to them";
@@ -286,12 +318,8 @@ impl Intake {
             project_id: plan.project_id,
             bucket_id: plan.bucket,
             model: plan.model,
+            priority: priority_of(&options),
             tenant: options.tenant.unwrap_or(owner),
-            priority: match options.priority.unwrap_or(Priority::Normal) {
-                Priority::High => 0,
-                Priority::Normal => 1,
-                Priority::Low => 2,
-            },
             in_doubt: options.in_doubt.unwrap_or(InDoubt::Retry).as_str().to_owned(),
             on_bad_line: options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str().to_owned(),
             not_before: options.not_before.map(UnixMs::from),
@@ -372,13 +400,14 @@ impl Intake {
         &self,
         candidate: &Candidate,
         work: &str,
+        id: Option<String>,
         reason: String,
     ) -> Result<(), IntakeError> {
         tracing::warn!(file.name = %candidate.name.escape_debug(), "a file is rejected: {reason}");
         let name = self.free_name(crate::spool::stem(&candidate.name)).await?;
         let rejection = Rejection {
             file: candidate.name.clone(),
-            batch: None,
+            batch: id,
             reason,
             bad_lines: 0,
             lines: Vec::new(),
@@ -441,7 +470,7 @@ impl Intake {
         }
         let limits = match self.routes.find(&batch.project, &batch.model) {
             Some((_, Route::Bucket { limits, .. })) => limits,
-            _ => Arc::new([]) as _,
+            _ => Arc::default(),
         };
         self.import(batch, &limits).await
     }
@@ -506,6 +535,14 @@ async fn options(
         Ok(None) => Ok(beside),
         Err(error) => Err(format!("line 1: {error}")),
     })
+}
+
+fn priority_of(options: &BatchOptions) -> u8 {
+    match options.priority.unwrap_or(Priority::Normal) {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
 }
 
 fn source_of(claimed: &Claimed) -> Source {

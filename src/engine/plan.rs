@@ -47,12 +47,11 @@ impl Engine {
             let wait = match self.next_item(id, now) {
                 Next::Empty => None,
                 Next::Load(batch) => {
-                    let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-                    if !job.loading {
-                        job.loading = true;
-                        effects.push(Effect::Load { batch, after: job.cursor });
+                    let pause = self.store_pause(now);
+                    if pause.is_none() {
+                        effects.extend(self.load(batch));
                     }
-                    None
+                    pause
                 }
                 Next::Later(at, reason) => Some((now.boot_at(at), reason.to_owned())),
                 Next::Item(batch, item) => {
@@ -69,6 +68,15 @@ impl Engine {
             self.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
             return;
         }
+    }
+
+    /// Asks for the next page of a batch, unless it was asked for already.
+    fn load(&mut self, batch: BatchId) -> Option<Effect> {
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        if std::mem::replace(&mut job.loading, true) {
+            return None;
+        }
+        Some(Effect::Load { batch, after: job.cursor })
     }
 
     /// Starts an item, or refuses one that can never be sent; else says until when and why it
@@ -141,11 +149,8 @@ impl Engine {
         if self.draining {
             return Some((open_end, "the daemon is stopping".to_owned()));
         }
-        if let Some((until, reason)) = self.store_pause.clone() {
-            if until > now.boot {
-                return Some((until, reason));
-            }
-            self.store_pause = None;
+        if let Some(pause) = self.store_pause(now) {
+            return Some(pause);
         }
         let lane = &self.lanes[&id];
         if let Some(learning) = &lane.learning
@@ -156,6 +161,12 @@ impl Engine {
         }
         let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
         project.hindrance(now, open_end)
+    }
+
+    /// After a failed read or write of the database: until when nothing is started, and why.
+    fn store_pause(&mut self, now: Now) -> Option<(BootMs, String)> {
+        self.store_pause = self.store_pause.take().filter(|(until, _)| *until > now.boot);
+        self.store_pause.clone()
     }
 
     fn start(
@@ -233,15 +244,20 @@ impl Engine {
 
     /// Seals the days that are over, once nothing of them is open.
     fn plan_seals(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let mut wakes = Vec::new();
         for (id, project) in &mut self.projects {
             let today = project.day.span_at(now.wall.to_utc());
-            if project.sealing || project.sealed_before.is_some_and(|day| day >= today.key) {
-                let end = now.boot_at(UnixMs::from(today.end));
-                self.wake = Some(self.wake.map_or(end, |wake| wake.min(end)));
-            } else if project.in_flight == 0 {
+            if project.sealed_before.is_some_and(|day| day >= today.key) {
+                wakes.push(now.boot_at(UnixMs::from(today.end)));
+            } else if project.seal_after > now.boot {
+                wakes.push(project.seal_after);
+            } else if !project.sealing && project.in_flight == 0 {
                 project.sealing = true;
                 effects.push(Effect::Seal { project: *id, today: today.key });
             }
+        }
+        for at in wakes {
+            self.wake_at(at);
         }
     }
 

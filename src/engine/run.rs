@@ -285,8 +285,10 @@ impl Shell {
         let now = clock::now();
         let before = match self.store.seal_days(project, today, now.wall).await {
             Ok(Some(sums)) => {
-                tracing::info!(project.id = project, day = %today, sums,
-                    "a quota day begins: the days before {today} are sealed");
+                if sums > 0 {
+                    tracing::info!(project.id = project, day = %today, sums,
+                        "a quota day began: the days before {today} are sealed");
+                }
                 Some(today)
             }
             Ok(None) => None,

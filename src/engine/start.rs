@@ -14,7 +14,7 @@ use crate::caps;
 use crate::config::{self, Config, ModelRule, UnknownModels};
 use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
-use crate::gate::day::DAY_EDGE_MS;
+use crate::gate::day::{DAY_EDGE_MS, DayCharge};
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
 use crate::gate::units::{BootMs, Metric, Now, UnixMs};
 use crate::gate::window::DELTA_MS;
@@ -237,6 +237,7 @@ fn add_project(
         day,
         sealed_before: sealed.and_then(|day| day.parse::<NaiveDate>().ok()),
         sealing: false,
+        seal_after: BootMs(0),
     };
     engine.projects.insert(ids.id, state);
     Ok(models)
@@ -254,6 +255,15 @@ async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), S
     for attempt in reader.attempts_since(now.wall.minus(back)).await? {
         let u = bound_now(&attempt, now);
         engine.gate.restore(attempt.id, attempt.bucket_id, attempt.weights, u);
+    }
+    // A start has ended these before; they are there in a look beside no daemon.
+    for attempt in reader.open_attempts().await? {
+        let u = now.boot.plus(DELTA_MS);
+        engine.gate.restore(attempt.id, attempt.bucket_id, attempt.est, u);
+        if let Ok(day) = attempt.day_lo.parse() {
+            let charge = DayCharge { lo: day, hi: day };
+            engine.gate.restore_day(attempt.bucket_id, charge, attempt.est);
+        }
     }
     for (bucket, charge, weights) in reader.day_charges(now.wall.minus(DAYS_BACK_MS)).await? {
         engine.gate.restore_day(bucket, charge, weights);

@@ -291,6 +291,14 @@ impl Gate {
         }
     }
 
+    /// Whether `weight` is all that a limit of the bucket allows of `metric` at once.
+    #[must_use]
+    pub fn takes_all(&self, bucket: BucketId, metric: Metric, weight: u64) -> bool {
+        let Some(bucket) = self.buckets.get(&bucket) else { return false };
+        let limits = bucket.rolling.iter().map(|(limit, _)| limit).chain(&bucket.daily);
+        limits.into_iter().any(|limit| limit.metric == metric && weight >= limit.value)
+    }
+
     /// The longest rolling window of any bucket, in milliseconds: how far back the ledger matters.
     #[must_use]
     pub fn longest_window_ms(&self) -> u64 {

@@ -213,6 +213,8 @@ pub struct ExportItem {
     pub bytes: u64,
     /// The `state` column.
     pub state: i64,
+    /// Attempts whose fate is unknown.
+    pub doubts: i64,
     /// The results line.
     pub line: Option<String>,
 }
@@ -227,7 +229,7 @@ pub(super) async fn export(
     let (first, end) = id.range();
     let after = after.max(first);
     let rows = sqlx::query!(
-        r#"SELECT i.id, i.line_offset, i.line_bytes, i.state, r.line AS "line?"
+        r#"SELECT i.id, i.line_offset, i.line_bytes, i.state, i.doubts, r.line AS "line?"
         FROM item AS i LEFT JOIN result AS r ON r.item_id = i.id
         WHERE i.id > ?1 AND i.id < ?2 ORDER BY i.id LIMIT ?3"#,
         after,
@@ -244,6 +246,7 @@ pub(super) async fn export(
                 offset: count("item.line_offset", row.line_offset)?,
                 bytes: count("item.line_bytes", row.line_bytes)?,
                 state: row.state,
+                doubts: row.doubts,
                 line: row.line,
             })
         })

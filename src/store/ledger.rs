@@ -288,6 +288,8 @@ pub struct OpenAttempt {
     pub item_id: Option<i64>,
     /// The name of its project.
     pub project: String,
+    /// Its bucket.
+    pub bucket_id: BucketId,
     /// The first day it counts on.
     pub day_lo: String,
     /// What was reserved.
@@ -303,7 +305,7 @@ pub struct OpenAttempt {
 /// The attempts that were open when the last daemon ended.
 pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT a.id AS "id!", a.item_id, p.name AS project, a.day_lo, a.est_requests,
+        r#"SELECT a.id AS "id!", a.item_id, p.name AS project, a.bucket_id, a.day_lo, a.est_requests,
             a.est_input_tokens, a.est_images, coalesce(i.attempts, 0) AS "attempts!: i64",
             coalesce(i.doubts, 0) AS "doubts!: i64",
             coalesce(b.in_doubt, 'fail') AS "policy!: String"
@@ -321,6 +323,7 @@ pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>,
                 id: AttemptId(row.id),
                 item_id: row.item_id,
                 project: row.project,
+                bucket_id: BucketId(row.bucket_id),
                 day_lo: row.day_lo,
                 est: weights(row.est_requests, row.est_input_tokens, row.est_images)?,
                 item_attempts: small(row.attempts)?,
@@ -355,7 +358,8 @@ pub(super) async fn recent_attempts(
 ) -> Result<Vec<RecentAttempt>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT id AS "id!", bucket_id, act_requests AS "requests!",
-            act_input_tokens AS "tokens!", act_images AS "images!", u_wall AS "u_wall!", u_boot AS "u_boot!",
+            act_input_tokens AS "tokens!", act_images AS "images!", u_wall AS "u_wall!",
+            u_boot AS "u_boot!",
             (boot_id = (SELECT max(id) FROM boot)) AS "same_boot!: bool"
         FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4)"#,
         first

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::StoreError;
-use super::ledger::{count, expect_rows, to_json};
+use super::ledger::expect_rows;
 use crate::gate::admit::BucketId;
 use crate::gate::units::UnixMs;
 

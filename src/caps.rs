@@ -82,5 +82,8 @@ pub(crate) const RESCAN_MS: u64 = 1_100;
 /// How long requests in flight may go on after the daemon was told to stop, in milliseconds.
 pub(crate) const DRAIN_MS: u64 = 25_000;
 
+/// How long the API's open requests may go on after that, in milliseconds.
+pub(crate) const API_DRAIN_MS: u64 = 3_000;
+
 /// Bytes of a request to the daemon's own API: it takes no documents.
 pub(crate) const API_BODY_MAX_BYTES: usize = 64 << 10;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -75,9 +76,13 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         return Err(DaemonError::NoKey(missing.join("\n")));
     }
     let client = Client::new()?;
-    let listeners = api::bind(&config.server.listen).await?;
+    // First the lock: a second daemon is told of the first, not of an address in use.
     let store = open_store(&config.server.state_dir).await?;
+    let listeners = api::bind(&config.server.listen).await?;
     let spool = Arc::new(Spool::open(&config.server.spool_dir)?);
+    for batch in store.reader().finished_with_results().await? {
+        store.clear_results(batch).await?;
+    }
     let now = clock::now();
     // The seed only spreads retries; boots and runs differ enough by their time.
     let (engine, routes) = start::assemble(&config, &store, now, now.boot.0).await?;
@@ -142,8 +147,10 @@ impl Daemon {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.engine.await;
-        for task in self.others {
-            let _ = task.await;
+        let others = futures_util::future::join_all(self.others);
+        let patience = Duration::from_millis(caps::API_DRAIN_MS);
+        if tokio::time::timeout(patience, others).await.is_err() {
+            tracing::warn!("somebody still reads from the API: the connection is cut");
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) fn start(filter: Option<&str>, journal: bool) {
     let filter = || EnvFilter::new(filter.unwrap_or("tidegate=info,warn"));
     let registry = tracing_subscriber::registry();
     if journal && let Ok(layer) = tracing_journald::layer() {
+        let layer = layer.with_field_prefix(Some("TIDEGATE".to_owned()));
         registry.with(layer.with_filter(filter())).init();
         return;
     }

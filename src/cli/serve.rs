@@ -21,6 +21,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
     telemetry::start(global.log.as_deref(), env.text("JOURNAL_STREAM").is_some());
+    stop_on_panic();
     let overrides = Overrides { state_dir: None, spool_dir: args.spool_dir, listen: args.listen };
     let config = global.config(env, overrides)?;
     let spool_dir = config.server.spool_dir.display().to_string();
@@ -49,6 +50,16 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     notify(&[sd_notify::NotifyState::Stopping]);
     daemon.stop().await;
     Ok(0)
+}
+
+/// A broken invariant in any task ends the daemon: better to stop, and to go on from the ledger at
+/// the next start, than to go on wrongly or to wait for ever for a task that is gone.
+fn stop_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        std::process::abort();
+    }));
 }
 
 /// Waits for SIGTERM or SIGINT.

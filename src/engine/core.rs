@@ -76,7 +76,7 @@ impl Engine {
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),
             Event::BatchOpened(setup) => self.open(*setup),
-            Event::Loaded { batch, items } => self.loaded(batch, items),
+            Event::Loaded { batch, items } => self.loaded(now, batch, items),
             Event::LoadFailed(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
                     job.loading = false;
@@ -113,7 +113,7 @@ impl Engine {
                     self.write(&flight, conclusion)
                 }));
             }
-            Event::Settled(items) => items.into_iter().for_each(|item| self.settled(item)),
+            Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
             Event::Swept(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
@@ -166,7 +166,7 @@ impl Engine {
         self.jobs.entry(job.setup.id).or_insert(job);
     }
 
-    fn loaded(&mut self, batch: BatchId, items: Vec<QueuedItem>) {
+    fn loaded(&mut self, now: Now, batch: BatchId, items: Vec<QueuedItem>) {
         let Some(job) = self.jobs.get_mut(&batch) else { return };
         job.loading = false;
         job.exhausted = items.len() < caps::READY_PAGE;
@@ -175,7 +175,7 @@ impl Engine {
         }
         for item in items {
             if item.not_before > UnixMs(0) {
-                job.retries.insert((item.not_before, item.id), item);
+                job.retry(now, item);
             } else {
                 job.ready.push_back(item);
             }
@@ -233,16 +233,13 @@ impl Engine {
         Effect::Settle(vec![conclusion.settlement])
     }
 
-    fn settled(&mut self, item: i64) {
+    fn settled(&mut self, now: Now, item: i64) {
         let Some(settling) = self.settling.remove(&item) else { return };
         let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
         job.open -= 1;
         match settling.state {
             ItemState::Queued if settling.keeps_place => job.ready.push_front(settling.item),
-            ItemState::Queued => {
-                let item = settling.item;
-                job.retries.insert((item.not_before, item.id), item);
-            }
+            ItemState::Queued => job.retry(now, settling.item),
             ItemState::Succeeded => {
                 job.setup.succeeded += 1;
                 job.setup.remaining -= 1;

@@ -10,12 +10,12 @@ use crate::store::{BatchId, NewAttempt, QueuedItem};
 
 /// What a lane's queue offers next.
 enum Next {
-    /// An item, and whether it comes from the retries.
-    Item(BatchId, QueuedItem),
+    /// An item, and whether it is to be tried again.
+    Item(BatchId, QueuedItem, bool),
     /// The next page has to be read first.
     Load(BatchId),
     /// Nothing before this instant.
-    Later(UnixMs, &'static str),
+    Later(BootMs, &'static str),
     /// Nothing at all.
     Empty,
 }
@@ -53,9 +53,9 @@ impl Engine {
                     }
                     pause
                 }
-                Next::Later(at, reason) => Some((now.boot_at(at), reason.to_owned())),
-                Next::Item(batch, item) => {
-                    let wait = self.try_start(now, id, batch, item, reservations, effects);
+                Next::Later(at, reason) => Some((at, reason.to_owned())),
+                Next::Item(batch, item, again) => {
+                    let wait = self.try_start(now, id, (batch, item, again), reservations, effects);
                     if wait.is_none() {
                         continue;
                     }
@@ -85,8 +85,7 @@ impl Engine {
         &mut self,
         now: Now,
         id: BucketId,
-        batch: BatchId,
-        item: QueuedItem,
+        (batch, item, again): (BatchId, QueuedItem, bool),
         reservations: &mut Vec<NewAttempt>,
         effects: &mut Vec<Effect>,
     ) -> Option<(BootMs, String)> {
@@ -96,12 +95,12 @@ impl Engine {
         let need = weights(&item);
         match self.gate.check(id, &need, now) {
             Verdict::Fits => {
-                self.take(batch, &item);
+                self.take(batch, again);
                 reservations.push(self.start(now, id, batch, item, need));
                 None
             }
             Verdict::Never(never) => {
-                self.take(batch, &item);
+                self.take(batch, again);
                 effects.push(self.refuse(batch, item, never.to_string()));
                 None
             }
@@ -111,8 +110,8 @@ impl Engine {
 
     /// The next item of a lane in order, without taking it.
     fn next_item(&self, id: BucketId, now: Now) -> Next {
-        let mut later: Option<(UnixMs, &'static str)> = None;
-        let mut note = |at: UnixMs, reason| {
+        let mut later: Option<(BootMs, &'static str)> = None;
+        let mut note = |at: BootMs, reason| {
             if later.is_none_or(|(known, _)| at < known) {
                 later = Some((at, reason));
             }
@@ -120,12 +119,12 @@ impl Engine {
         for (_, batch) in &self.lanes[&id].order {
             let job = &self.jobs[batch];
             if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
-                note(at, "the batch asks not to be sent before");
+                note(now.boot_at(at), "the batch asks not to be sent before");
                 continue;
             }
             if let Some((&(at, _), item)) = job.retries.first_key_value() {
-                if at <= now.wall {
-                    return Next::Item(*batch, item.clone());
+                if at <= now.boot {
+                    return Next::Item(*batch, item.clone(), true);
                 }
                 note(at, "waits to be tried again");
             }
@@ -133,7 +132,7 @@ impl Engine {
                 continue;
             }
             if let Some(item) = job.ready.front() {
-                return Next::Item(*batch, item.clone());
+                return Next::Item(*batch, item.clone(), false);
             }
             if !job.exhausted {
                 return Next::Load(*batch);
@@ -217,9 +216,12 @@ impl Engine {
         Effect::Refuse { item, reason }
     }
 
-    fn take(&mut self, batch: BatchId, item: &QueuedItem) {
+    /// Takes the item that [`Engine::next_item`] offered out of its queue.
+    fn take(&mut self, batch: BatchId, again: bool) {
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-        if job.retries.remove(&(item.not_before, item.id)).is_none() {
+        if again {
+            job.retries.pop_first();
+        } else {
             job.ready.pop_front();
         }
     }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::NaiveDate;
 
 use crate::calendar::QuotaDay;
+use crate::caps;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, LimitState};
-use crate::gate::units::{BootMs, UnixMs, Weights};
+use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError};
 use crate::upstream::Report;
@@ -301,11 +302,22 @@ pub(super) struct Job {
     pub(super) loading: bool,
     pub(super) exhausted: bool,
     pub(super) ready: VecDeque<QueuedItem>,
-    pub(super) retries: BTreeMap<(UnixMs, i64), QueuedItem>,
+    /// By when they are due. Waits are intervals: a wall clock that is set back does not make them
+    /// longer.
+    pub(super) retries: BTreeMap<(BootMs, i64), QueuedItem>,
     /// Attempts that are not settled durably, and refusals under way.
     pub(super) open: u32,
     pub(super) hopeless: u32,
     pub(super) closing: bool,
+}
+
+impl Job {
+    /// Lets an item wait until it is due; never longer than the longest wait between attempts.
+    pub(super) fn retry(&mut self, now: Now, item: QueuedItem) {
+        let latest = now.boot.plus(caps::RETRY_MAX_MS);
+        let due = now.boot_at(item.not_before).min(latest);
+        self.retries.insert((due, item.id), item);
+    }
 }
 
 /// An attempt between its reservation and its settlement.

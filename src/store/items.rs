@@ -266,3 +266,15 @@ pub(super) async fn held(pool: &SqlitePool, id: BatchId) -> Result<u64, StoreErr
     .map_err(StoreError::sql("counting held items"))?;
     count("held", row.held)
 }
+
+/// The finished batches of which results are left.
+pub(super) async fn finished_with_results(pool: &SqlitePool) -> Result<Vec<BatchId>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id FROM batch WHERE state >= 2 AND EXISTS (SELECT 1 FROM result
+            WHERE item_id >= batch.id << 32 AND item_id < (batch.id + 1) << 32)"
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("looking for results left over"))?;
+    Ok(rows.into_iter().map(|row| BatchId(row.id)).collect())
+}

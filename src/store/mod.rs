@@ -167,6 +167,11 @@ impl Store {
         self.clear(id, false).await
     }
 
+    /// Clears the results of a batch whose end a crash overtook.
+    pub async fn clear_results(&self, id: BatchId) -> Result<(), StoreError> {
+        self.clear(id, false).await
+    }
+
     /// Clears what was imported of a file, before it is imported again or rejected.
     pub async fn clear_import(&self, id: BatchId) -> Result<(), StoreError> {
         self.clear(id, true).await
@@ -227,6 +232,11 @@ impl Reader {
     /// The batches that are not finished, oldest first.
     pub async fn unfinished_batches(&self) -> Result<Vec<Batch>, StoreError> {
         queue::unfinished(&self.pool).await
+    }
+
+    /// The finished batches of which results are left in the database.
+    pub async fn finished_with_results(&self) -> Result<Vec<BatchId>, StoreError> {
+        items::finished_with_results(&self.pool).await
     }
 
     /// One batch by the id that users see.

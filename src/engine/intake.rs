@@ -180,7 +180,10 @@ impl Intake {
     ) -> Result<(), IntakeError> {
         let source = source_of(&claimed);
         let reader = self.shell.store.reader();
-        if let Some((_, uid)) = reader.same_drop(&source).await? {
+        // Inodes are used again and times are copied along, so the same values may be a new drop.
+        if let Some((id, uid)) = reader.same_drop(&source).await?
+            && claimed.changed <= reader.batch(id).await?.submitted_at
+        {
             tracing::info!(batch.id = %uid, "this drop is known: its original is removed");
             return self.drop_copy(candidate, work).await;
         }

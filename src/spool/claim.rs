@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::dir::{Dir, is_directory};
 use super::name::{self, SIDECAR_SUFFIX, check_id};
-use super::scan::{refusal_of_file, refusal_of_type};
+use super::scan::{nanoseconds, refusal_of_file, refusal_of_type};
 use super::{Candidate, Identity, Refusal, Spool, SpoolError, caps};
+use crate::gate::units::UnixMs;
 
 /// The copied file in `working/ID`.
 pub(super) const INPUT: &str = "input";
@@ -24,6 +25,9 @@ pub struct Claimed {
     pub id: String,
     /// The dropped file: with the hash, what tells a replay from a new file.
     pub source: Identity,
+    /// When it was put there, or changed in any other way, by the system's clock: a file that came
+    /// later is another drop, even if all of `source` is the same.
+    pub changed: UnixMs,
     /// The hash of its content.
     pub sha256: [u8; 32],
     /// The copy.
@@ -79,6 +83,10 @@ impl Spool {
     ) -> Result<Claimed, SpoolError> {
         check_id(id)?;
         let mut source = self.open_dropped(candidate)?;
+        let stat = fstat(&source).map_err(|error| {
+            SpoolError::io("look at", self.incoming.join(&candidate.name), error)
+        })?;
+        let changed_ns = nanoseconds(stat.st_ctime, stat.st_ctime_nsec);
         let sidecar = self.read_sidecar(&candidate.name, candidate.identity.uid)?;
         let work = self.working.subdirectory(id)?;
         if work.stat(INPUT)?.is_some() {
@@ -96,6 +104,7 @@ impl Spool {
             Ok(sha256) => Ok(Claimed {
                 id: id.to_owned(),
                 source: candidate.identity,
+                changed: UnixMs(changed_ns.div_euclid(1_000_000)),
                 sha256,
                 input: work.join(INPUT),
                 sidecar,

@@ -113,6 +113,7 @@ async fn bad_files_are_rejected_with_every_reason_and_keep_their_bytes() {
     // None of it stands in the way of what is good.
     site.drop_file("good.jsonl", job("good", 1));
     assert_all_answered(&site.results("done", "good").await, "good", 1);
+    site.all_over().await;
     assert_eq!(site.list("incoming"), [""; 0]);
     assert_eq!(site.list("working"), [""; 0]);
     assert_eq!(emulator.stats().counts.requests, 1, "nothing of a rejected file was sent");

@@ -41,10 +41,7 @@ async fn forty_through_fifteen(kind: WindowKind) {
         assert_eq!(report[field], count, "{kind:?}: {report}");
     }
     assert_eq!(report["input_tokens"], emulator.stats().counts.input_tokens);
-    site.until("the batch is over", async || {
-        site.reader().unfinished_batches().await.unwrap().is_empty().then_some(())
-    })
-    .await;
+    site.all_over().await;
     assert_eq!(read(&site.path("spool/done/forty.input")), job("forty", 40).as_bytes());
     assert_eq!(site.list("working"), [""; 0]);
     assert_books_agree(&site, &emulator).await;

@@ -1,17 +1,21 @@
 //! The daemon is killed, and the next one goes on where it was.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tidegate::emulator::WindowKind;
-use tidegate::store::BatchState;
+use tidegate::gate::units::UnixMs;
+use tidegate::store::{BatchState, GroupSetup, NewBatch, ProjectSetup, Source, Store};
 
 use crate::harness::{
-    Site, assert_all_answered, item, job, latency, model, project, start_emulator, window,
+    MODEL, Site, assert_all_answered, item, job, latency, model, project, read, start_emulator,
+    window,
 };
 
 const ITEMS: u32 = 60;
 const LIMIT: u32 = 20;
-const WINDOW_S: u64 = 3;
+const WINDOW_S: u64 = 2;
 
 #[tokio::test]
 async fn five_kills_lose_no_item_double_no_answer_and_exceed_no_limit() {
@@ -130,8 +134,70 @@ async fn a_kill_at_the_end_of_a_batch_leaves_one_whole_results_file() {
     daemon.kill();
     let daemon = site.serve().await;
     assert_all_answered(&site.results("done", "job").await, "job", 8);
-    site.batch("the batch is over", |batch| batch.finished_at.is_some()).await;
+    site.all_over().await;
     assert_eq!(site.list("done"), ["job.input", "job.report.json", "job.results.jsonl"]);
     assert_eq!(site.list("working"), [""; 0]);
+    daemon.stop(&site).await;
+}
+
+/// Enters a dropped file the way the daemon does and ends its batch, but leaves the file.
+async fn enter(store: &Store, site: &Site, file_name: &str, submitted_at: UnixMs) {
+    let path = site.path("spool/incoming").join(file_name);
+    let stat = std::fs::metadata(&path).unwrap();
+    let sha256 = Sha256::digest(read(&path))
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let group = GroupSetup { models: vec![MODEL.to_owned()], limits: Vec::new() };
+    let groups = [(MODEL.to_owned(), group)].into();
+    let project = ProjectSetup { name: "demo".to_owned(), groups };
+    let ids = store.sync_project(project, submitted_at).await.unwrap();
+    let batch = NewBatch {
+        uid: format!("uid of {file_name}"),
+        work: format!("work-of-{}", file_name.trim_end_matches(".jsonl")),
+        file_name: file_name.to_owned(),
+        out_name: file_name.trim_end_matches(".jsonl").to_owned(),
+        dialect: "gemini-jsonl".to_owned(),
+        project_id: ids.id,
+        bucket_id: ids.buckets[MODEL],
+        model: MODEL.to_owned(),
+        tenant: "t".to_owned(),
+        priority: 1,
+        in_doubt: "retry".to_owned(),
+        on_bad_line: "reject".to_owned(),
+        not_before: None,
+        source: Source {
+            dev: stat.dev().cast_signed(),
+            ino: stat.ino().cast_signed(),
+            mtime_ns: stat.mtime() * 1_000_000_000 + stat.mtime_nsec(),
+            bytes: stat.len().cast_signed(),
+            uid: stat.uid().into(),
+            sha256,
+        },
+        submitted_at,
+    };
+    let id = store.enter_batch(batch).await.unwrap();
+    store.finish_batch(id, BatchState::Done, submitted_at).await.unwrap();
+}
+
+/// The daemon enters a file and then removes it; a kill between the two leaves it. But inodes are
+/// used again and times are copied along (`cp -p`), so what came later is another drop.
+#[tokio::test]
+async fn a_file_that_was_entered_is_not_entered_again_and_a_later_one_like_it_is() {
+    let emulator = start_emulator(&model(""), |_| {}).await;
+    let site = Site::new(&project("demo", &emulator.base_url(), ""));
+    site.drop_file("entered.jsonl", job("entered", 2));
+    site.drop_file("later.jsonl", job("later", 3));
+    let now = tidegate::clock::now().wall;
+    let store = Store::open(&site.path("state"), "a-boot").await.unwrap();
+    enter(&store, &site, "entered.jsonl", now.plus(1_000)).await;
+    enter(&store, &site, "later.jsonl", now.minus(3_600_000)).await;
+    drop(store);
+    let daemon = site.serve().await;
+    assert_all_answered(&site.results("done", "later").await, "later", 3);
+    site.until("both are taken", async || site.list("incoming").is_empty().then_some(())).await;
+    site.all_over().await;
+    assert_eq!(emulator.stats().counts.requests, 3, "nothing is asked twice");
+    assert_eq!(site.list("working"), [""; 0]);
+    assert!(daemon.log().contains("this drop is known"), "{}", daemon.log());
     daemon.stop(&site).await;
 }

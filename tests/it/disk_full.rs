@@ -70,15 +70,20 @@ async fn a_full_disk_stops_sending_and_work_goes_on_when_there_is_space() {
     site.drop_file("later.jsonl", job("later", 3));
     daemon.says(&site, "cannot take in a file").await;
     assert_eq!(site.list("incoming"), ["later.jsonl"]);
+    let (status, problem) = daemon.get("/readyz").await;
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("no space left"), "{problem}");
 
     disk.free();
     assert_all_answered(&site.results("done", "job").await, "job", 40);
     assert_all_answered(&site.results("done", "later").await, "later", 3);
+    site.all_over().await;
     let usage = site.usage().await;
     let counts = emulator.stats().counts;
     assert_eq!(usage.attempts.unsigned_abs(), counts.requests, "{usage:?}\n{counts:?}");
     assert_eq!((usage.ok, usage.in_doubt), (43, 0), "what was answered was not lost: {usage:?}");
     assert_eq!(site.list("working"), [""; 0], "no copies are left of what was tried in vain");
+    assert_eq!(daemon.get("/readyz").await.0, 200);
     daemon.stop(&site).await;
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Site {
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
+    /// Where it listens; known once it is ready.
+    address: Option<SocketAddr>,
 }
 
 /// How a command ended.
@@ -162,7 +164,7 @@ impl Site {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Daemon { child, log }
+        Daemon { child, log, address: None }
     }
 
     /// Runs a command to its end.
@@ -191,8 +193,8 @@ impl Site {
                 rest.split_whitespace().next()?.parse().ok()
             })
             .await;
-        let answer = get(address, "/readyz").await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        daemon.address = Some(address);
+        assert_eq!(daemon.get("/readyz").await, (200, json!({"status": "ready"})));
         daemon
     }
 
@@ -259,6 +261,15 @@ impl Site {
         rows.into_iter().next().unwrap_or_default()
     }
 
+    /// Waits until every batch is over: results appear a moment before.
+    pub(crate) async fn all_over(&self) {
+        let reader = self.reader();
+        self.until("every batch is over", async || {
+            reader.unfinished_batches().await.unwrap().is_empty().then_some(())
+        })
+        .await;
+    }
+
     /// Waits for a batch that satisfies `is`.
     pub(crate) async fn batch(&self, what: &str, is: impl Fn(&Batch) -> bool) -> Batch {
         let reader = self.reader();
@@ -271,6 +282,19 @@ impl Daemon {
     /// What it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Asks its API: the status and the document.
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let address = self.address.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -403,15 +427,6 @@ pub(crate) fn assert_all_answered(lines: &[Line], name: &str, count: u32) {
 pub(crate) fn assert_answers(line: &Line, prompt: &str) {
     let text = line.text.as_deref().unwrap_or_else(|| panic!("no answer: {line:?}"));
     assert_eq!(text.split_once(": ").unwrap().1, prompt, "{line:?}");
-}
-
-async fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }
 
 /// A port that refuses connections until an emulator listens on it. Keep it, so that nobody else

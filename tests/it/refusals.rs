@@ -72,7 +72,7 @@ async fn an_unreachable_endpoint_is_told_and_its_batch_waits_for_it() {
     assert_eq!(up.stats().counts.requests, 5);
 
     // Once it is over, the same file is a new batch.
-    site.batch("the batch is over", |batch| batch.finished_at.is_some()).await;
+    site.all_over().await;
     site.drop_file("job.jsonl", job("job", 5));
     assert_all_answered(&site.results("done", "job.2").await, "job", 5);
     assert_eq!(site.report("done", "job.2").await["dropped_again"], 0);
@@ -147,6 +147,16 @@ async fn a_used_up_day_shuts_its_bucket_and_no_other() {
     let queued = site.reader().queued(shut.id, 0, 100).await.unwrap();
     assert_eq!(queued.len(), 5);
     assert!(queued.iter().all(|item| item.attempts == 0), "{queued:?}");
+    let (_, limits) = daemon.get("/api/v1/limits").await;
+    let buckets = limits["buckets"].as_array().unwrap();
+    let state = |model: &str| {
+        let bucket = buckets.iter().find(|bucket| bucket["model"] == model).unwrap();
+        (bucket["state"].as_str().unwrap(), bucket["reason"].as_str().unwrap_or_default())
+    };
+    assert_eq!(state("gemini-1.5-flash").0, "open");
+    let (shut_state, reason) = state(MODEL);
+    assert_eq!(shut_state, "blocked");
+    assert!(reason.contains("the provider's day is used up"), "{reason}");
     let models = emulator.stats().projects["demo"].models.clone();
     assert_eq!(models[MODEL].requests, 1, "the day is over for it");
     daemon.stop(&site).await;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::gate::units::UnixMs;
 
 /// What happens to a dropped file, with its name.
 type Change = (&'static str, fn(&Path));
@@ -38,6 +39,7 @@ fn a_claim_copies_hashes_and_keeps_the_original() {
         Claimed {
             id: ID.to_owned(),
             source,
+            changed: UnixMs(dropped.ctime() * 1_000 + dropped.ctime_nsec() / 1_000_000),
             sha256: Sha256::digest(&content).into(),
             input: f.spool.input_path(ID),
             sidecar: Sidecar::Absent,

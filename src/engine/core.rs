@@ -87,9 +87,7 @@ impl Engine {
                 effects.extend(ids.into_iter().filter_map(|id| self.send_order(id)));
             }
             Event::ReserveFailed { ids, reason } => {
-                for id in ids.into_iter().rev() {
-                    self.unreserve(id);
-                }
+                ids.into_iter().for_each(|id| self.unreserve(id));
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => {
@@ -200,7 +198,7 @@ impl Engine {
         let Some(flight) = self.land(id) else { return };
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open -= 1;
-            job.ready.push_front(flight.item);
+            job.put_back(flight.item);
         }
     }
 
@@ -236,7 +234,7 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
         job.open -= 1;
         match settling.state {
-            ItemState::Queued if settling.keeps_place => job.ready.push_front(settling.item),
+            ItemState::Queued if settling.keeps_place => job.put_back(settling.item),
             ItemState::Queued => {
                 let item = settling.item;
                 job.retries.insert((item.not_before, item.id), item);

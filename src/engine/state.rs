@@ -306,6 +306,14 @@ pub(super) struct Job {
     pub(super) closing: bool,
 }
 
+impl Job {
+    /// Puts an item back at its place in the order of the file: it lost nothing but time.
+    pub(super) fn put_back(&mut self, item: QueuedItem) {
+        let place = self.ready.partition_point(|other| other.id < item.id);
+        self.ready.insert(place, item);
+    }
+}
+
 /// An attempt between its reservation and its settlement.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {

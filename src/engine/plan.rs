@@ -47,12 +47,11 @@ impl Engine {
             let wait = match self.next_item(id, now) {
                 Next::Empty => None,
                 Next::Load(batch) => {
-                    let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-                    if !job.loading {
-                        job.loading = true;
-                        effects.push(Effect::Load { batch, after: job.cursor });
+                    let pause = self.pause(now);
+                    if pause.is_none() {
+                        effects.extend(self.load(batch));
                     }
-                    None
+                    pause
                 }
                 Next::Later(at, reason) => Some((now.boot_at(at), reason.to_owned())),
                 Next::Item(batch, item) => {
@@ -69,6 +68,13 @@ impl Engine {
             self.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
             return;
         }
+    }
+
+    /// Orders the next page of a batch's queue, unless it is being read.
+    fn load(&mut self, batch: BatchId) -> Option<Effect> {
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        let idle = !std::mem::replace(&mut job.loading, true);
+        idle.then_some(Effect::Load { batch, after: job.cursor })
     }
 
     /// Starts an item, or refuses one that can never be sent; else says until when and why it
@@ -134,19 +140,21 @@ impl Engine {
         later.map_or(Next::Empty, |(at, reason)| Next::Later(at, reason))
     }
 
+    /// What keeps every lane from reading its queue and starting anything.
+    fn pause(&mut self, now: Now) -> Option<(BootMs, String)> {
+        if self.draining {
+            return Some((open_end(now), "the daemon is stopping".to_owned()));
+        }
+        self.store_pause.take_if(|(until, _)| *until <= now.boot);
+        self.store_pause.clone()
+    }
+
     /// What besides quota keeps a lane from starting anything.
     fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
-        // Long enough that only events, not time, end such a wait.
-        let open_end = now.boot.plus(caps::TICK_MAX_MS);
-        if self.draining {
-            return Some((open_end, "the daemon is stopping".to_owned()));
+        if let Some(pause) = self.pause(now) {
+            return Some(pause);
         }
-        if let Some((until, reason)) = self.store_pause.clone() {
-            if until > now.boot {
-                return Some((until, reason));
-            }
-            self.store_pause = None;
-        }
+        let open_end = open_end(now);
         let lane = &self.lanes[&id];
         if let Some(learning) = &lane.learning
             && lane.in_flight >= learning.at_once
@@ -307,6 +315,11 @@ impl Project {
         self.next_key = (key + 1) % count;
         key
     }
+}
+
+/// The end of a wait that events end and not time.
+fn open_end(now: Now) -> BootMs {
+    now.boot.plus(caps::TICK_MAX_MS)
 }
 
 fn weights(item: &QueuedItem) -> Weights {

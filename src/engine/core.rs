@@ -12,6 +12,9 @@ use crate::gate::units::{BootMs, Now, UnixMs};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{BatchId, ItemState, QueuedItem};
 
+/// Why a batch waits whose bucket the configuration no longer has.
+const NO_LANE: &str = "the configuration has no project and model for it any more";
+
 /// Everything the daemon decides with. Does no I/O; `now` is an argument.
 #[derive(Debug)]
 pub struct Engine {
@@ -144,9 +147,16 @@ impl Engine {
     }
 
     fn open(&mut self, setup: BatchSetup) {
-        let lane = self.lanes.get_mut(&setup.bucket).expect("a batch's bucket has a lane");
-        if setup.stopped.is_none() {
-            lane.order.insert((setup.priority, setup.id));
+        if self.jobs.contains_key(&setup.id) {
+            return;
+        }
+        match self.lanes.get_mut(&setup.bucket) {
+            Some(lane) if setup.stopped.is_none() => {
+                lane.order.insert((setup.priority, setup.id));
+            }
+            Some(_) => {}
+            None => tracing::warn!(batch.id = setup.id.0, model = %setup.model,
+                "a batch for {} waits: {NO_LANE}", setup.model),
         }
         let job = Job {
             cursor: 0,
@@ -159,7 +169,7 @@ impl Engine {
             closing: false,
             setup,
         };
-        self.jobs.entry(job.setup.id).or_insert(job);
+        self.jobs.insert(job.setup.id, job);
     }
 
     fn loaded(&mut self, batch: BatchId, items: Vec<QueuedItem>) {
@@ -314,7 +324,9 @@ impl Engine {
         if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
             return Some((at, "not before the time that the batch asks for".to_owned()));
         }
-        let lane = self.lanes.get(&job.setup.bucket)?;
+        let Some(lane) = self.lanes.get(&job.setup.bucket) else {
+            return Some((now.wall.plus(caps::TICK_MAX_MS), NO_LANE.to_owned()));
+        };
         let (until, reason) = lane.wait.as_ref()?;
         Some((now.wall_at(*until), reason.clone()))
     }

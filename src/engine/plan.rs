@@ -229,8 +229,9 @@ impl Engine {
             }
             if job.setup.remaining == 0 {
                 job.closing = true;
-                let lane = self.lanes.get_mut(&job.setup.bucket).expect("a batch has a lane");
-                lane.order.remove(&(job.setup.priority, *id));
+                if let Some(lane) = self.lanes.get_mut(&job.setup.bucket) {
+                    lane.order.remove(&(job.setup.priority, *id));
+                }
                 effects.push(Effect::Finish(*id));
             } else if let Some((reason, cancelled)) = job.setup.stopped.clone() {
                 job.closing = true;

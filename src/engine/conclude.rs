@@ -291,7 +291,7 @@ impl Engine {
                 "the endpoint of {} cannot be reached: {reason}", project.name);
             let why = format!("the endpoint cannot be reached: {reason}");
             let until = Some((now.boot.plus(wait), why));
-            *link = Link { proven: false, failures, until, probe: None };
+            *link = Link { proven: false, failures, until, probe: link.probe };
         }
         Fate {
             end: AttemptEnd::Aborted,

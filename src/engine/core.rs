@@ -102,6 +102,10 @@ impl Engine {
                 self.reached(id);
             }
             Event::Ended { id, key, report, line, latency_ms } => {
+                // Words of progress may be lost; the end tells the same.
+                if report.body_sent || report.status.is_some() {
+                    self.reached(id);
+                }
                 let answer = conclude::Answer { key, report: *report, line, latency_ms };
                 effects.extend(self.land(id).map(|flight| {
                     let conclusion = self.conclude(now, id, &flight, answer);

@@ -269,7 +269,11 @@ impl Engine {
     fn hopeless(&mut self, flight: &Flight, refusal: &Refusal) {
         let Some(job) = self.jobs.get_mut(&flight.batch) else { return };
         job.hopeless += 1;
-        if job.hopeless >= caps::HOPELESS_ANSWERS && job.setup.succeeded == 0 {
+        let being_written = |settling: &Settling| {
+            settling.batch == flight.batch && settling.state == ItemState::Succeeded
+        };
+        let answered = job.setup.succeeded > 0 || self.settling.values().any(being_written);
+        if job.hopeless >= caps::HOPELESS_ANSWERS && !answered {
             let reason = format!(
                 "not sent: {} items were answered {} and none was answered well: {}",
                 job.hopeless, refusal.status, refusal.message

@@ -126,7 +126,7 @@ impl Engine {
             end: fate.end,
             u_wall: now.wall_at(u_boot),
             u_boot,
-            day_hi: day_hi.unwrap_or_else(|| self.today(flight, now)),
+            day_hi: day_hi.unwrap_or_else(|| self.last_day(flight, now)),
             act,
             tokens: tokens(&report.outcome),
             http_status: report.status,
@@ -324,9 +324,10 @@ impl Engine {
         }
     }
 
-    fn today(&self, flight: &Flight, now: Now) -> String {
-        let project = &self.projects[&flight.project];
-        project.day.span_at(now.wall.to_utc()).key.to_string()
+    /// Today, or the attempt's first day if the wall clock was set back over midnight since.
+    fn last_day(&self, flight: &Flight, now: Now) -> String {
+        let today = self.projects[&flight.project].day.span_at(now.wall.to_utc()).key;
+        today.max(flight.day_lo).to_string()
     }
 }
 

@@ -176,7 +176,7 @@ impl Engine {
     ) -> NewAttempt {
         let id = self.next_attempt;
         self.next_attempt = AttemptId(id.0 + 1);
-        let day_lo = self.gate.reserve(id, bucket, est, now).to_string();
+        let day_lo = self.gate.reserve(id, bucket, est, now);
         let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
         lane.in_flight += 1;
         let project_id = lane.project;
@@ -194,10 +194,11 @@ impl Engine {
             tenant: job.setup.tenant.clone(),
             s_wall: now.wall,
             s_boot: now.boot,
-            day_lo,
+            day_lo: day_lo.to_string(),
             est,
         };
-        self.flights.insert(id, Flight { batch, bucket, project: project_id, key, item, est });
+        let flight = Flight { batch, bucket, project: project_id, key, item, est, day_lo };
+        self.flights.insert(id, flight);
         attempt
     }
 

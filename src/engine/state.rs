@@ -323,6 +323,8 @@ pub(super) struct Flight {
     pub(super) key: usize,
     pub(super) item: QueuedItem,
     pub(super) est: Weights,
+    /// The first quota day that it may count on.
+    pub(super) day_lo: NaiveDate,
 }
 
 /// What is done with an item once its settlement is durable.

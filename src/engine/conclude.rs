@@ -4,7 +4,8 @@ use super::core::Engine;
 use super::state::{Flight, Link, Settling};
 use crate::caps;
 use crate::formats::{self, InDoubt};
-use crate::gate::units::{Now, UnixMs, Weights};
+use crate::gate::day::DAY_GRACE_MS;
+use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
@@ -216,11 +217,11 @@ impl Engine {
         let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
         match kind {
             ThrottleKind::PerDay => {
-                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                let opens = self.day_over(flight, now);
                 self.gate.block(bucket, opens, format!("the provider's day is used up ({what})"));
             }
             ThrottleKind::LimitZero => {
-                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                let opens = self.day_over(flight, now);
                 let reason = format!("the provider's limit is 0: not on this tier ({what})");
                 self.gate.block(bucket, opens, reason);
             }
@@ -322,6 +323,13 @@ impl Engine {
             keeps_place: false,
             error: Some(Problem { code: 504, status: "UNKNOWN", message }),
         }
+    }
+
+    /// When the day is over that the provider spoke of: the one in which the attempt was reserved,
+    /// also if another has begun since.
+    fn day_over(&self, flight: &Flight, now: Now) -> BootMs {
+        let end = self.projects[&flight.project].day.span_of(flight.day_lo).end;
+        now.boot_at(UnixMs::from(end).plus(DAY_GRACE_MS))
     }
 
     /// Today, or the attempt's first day if the wall clock was set back over midnight since.

@@ -132,8 +132,9 @@ impl Engine {
             Event::Sealed { project, before } => {
                 if let Some(project) = self.projects.get_mut(&project) {
                     project.sealing = false;
-                    if before.is_some() {
-                        project.sealed_before = before;
+                    match before {
+                        Some(_) => project.sealed_before = before,
+                        None => project.seal_after = now.boot.plus(caps::SEAL_RETRY_MS),
                     }
                 }
             }

@@ -4,6 +4,7 @@ use super::core::Engine;
 use super::state::{Effect, Flight, Project};
 use crate::caps;
 use crate::gate::admit::{BucketId, Verdict};
+use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{BatchId, NewAttempt, QueuedItem};
@@ -241,18 +242,24 @@ impl Engine {
         }
     }
 
-    /// Seals the days that are over, once nothing of them is open.
+    /// Seals the days that are over, once nothing of them is in flight.
     fn plan_seals(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        // Until the edge is past, attempts are still reserved for the day before.
+        let edge = now.wall.minus(DAY_EDGE_MS).to_utc();
+        let mut wakes = Vec::new();
         for (id, project) in &mut self.projects {
-            let today = project.day.span_at(now.wall.to_utc());
+            let today = project.day.span_at(edge);
+            let before = |flight: &Flight| flight.project == *id && flight.day_lo < today.key;
             if project.sealing || project.sealed_before.is_some_and(|day| day >= today.key) {
-                let end = now.boot_at(UnixMs::from(today.end));
-                self.wake = Some(self.wake.map_or(end, |wake| wake.min(end)));
-            } else if project.in_flight == 0 {
+                wakes.push(now.boot_at(UnixMs::from(today.end).plus(DAY_EDGE_MS)));
+            } else if project.seal_after > now.boot {
+                wakes.push(project.seal_after);
+            } else if !self.flights.values().any(before) {
                 project.sealing = true;
                 effects.push(Effect::Seal { project: *id, today: today.key });
             }
         }
+        wakes.into_iter().for_each(|at| self.wake_at(at));
     }
 
     fn wake_at(&mut self, at: BootMs) {

@@ -237,6 +237,7 @@ fn add_project(
         day,
         sealed_before: sealed.and_then(|day| day.parse::<NaiveDate>().ok()),
         sealing: false,
+        seal_after: BootMs(0),
     };
     engine.projects.insert(ids.id, state);
     Ok(models)

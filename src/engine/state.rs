@@ -236,6 +236,8 @@ pub(super) struct Project {
     pub(super) day: QuotaDay,
     pub(super) sealed_before: Option<NaiveDate>,
     pub(super) sealing: bool,
+    /// A seal that did not come about is not tried again before this.
+    pub(super) seal_after: BootMs,
 }
 
 /// One of a project's keys.

@@ -45,6 +45,9 @@ pub(crate) const BILLING_HOLD_MS: u64 = 3_600_000;
 /// How long starting is held after a write failed (a full disk, say), in milliseconds.
 pub(crate) const STORE_PAUSE_MS: u64 = 1_000;
 
+/// How long after a seal that did not come about it is tried again, in milliseconds.
+pub(crate) const SEAL_RETRY_MS: u64 = 5_000;
+
 /// The longest the engine sleeps: clocks are read anew at least this often, in milliseconds.
 pub(crate) const TICK_MAX_MS: u64 = 15_000;
 

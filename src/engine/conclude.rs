@@ -4,7 +4,8 @@ use super::core::Engine;
 use super::state::{Flight, Link, Settling};
 use crate::caps;
 use crate::formats::{self, InDoubt};
-use crate::gate::units::{Metric, Now, UnixMs, Weights};
+use crate::gate::day::DAY_GRACE_MS;
+use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
@@ -137,7 +138,7 @@ impl Engine {
             end: fate.end,
             u_wall: now.wall_at(u_boot),
             u_boot,
-            day_hi: day_hi.unwrap_or_else(|| self.today(flight, now)),
+            day_hi: day_hi.unwrap_or_else(|| self.last_day(flight, now)),
             act,
             tokens: tokens(&report.outcome),
             http_status: report.status,
@@ -238,11 +239,11 @@ impl Engine {
         let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
         match kind {
             ThrottleKind::PerDay => {
-                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                let opens = self.day_over(flight, now);
                 self.gate.block(bucket, opens, format!("the provider's day is used up ({what})"));
             }
             ThrottleKind::LimitZero => {
-                let opens = now.boot_at(self.gate.day_end(bucket, now).1);
+                let opens = self.day_over(flight, now);
                 let reason = format!("the provider's limit is 0: not on this tier ({what})");
                 self.gate.block(bucket, opens, reason);
             }
@@ -291,7 +292,11 @@ impl Engine {
     fn hopeless(&mut self, flight: &Flight, refusal: &Refusal) {
         let Some(job) = self.jobs.get_mut(&flight.batch) else { return };
         job.hopeless += 1;
-        if job.hopeless >= caps::HOPELESS_ANSWERS && job.setup.succeeded == 0 {
+        let being_written = |settling: &Settling| {
+            settling.batch == flight.batch && settling.state == ItemState::Succeeded
+        };
+        let answered = job.setup.succeeded > 0 || self.settling.values().any(being_written);
+        if job.hopeless >= caps::HOPELESS_ANSWERS && !answered {
             let reason = format!(
                 "not sent: {} items were answered {} and none was answered well: {}",
                 job.hopeless, refusal.status, refusal.message
@@ -312,7 +317,7 @@ impl Engine {
             tracing::warn!(project.name = %project.name, attempt.id = id.0, wait_ms = wait,
                 "project {}: {reason}", project.name);
             let until = Some((now.boot.plus(wait), reason.to_owned()));
-            *link = Link { proven: false, failures, until, probe: None };
+            *link = Link { proven: false, failures, until, probe: link.probe };
         }
         Fate {
             end: AttemptEnd::Aborted,
@@ -341,9 +346,17 @@ impl Engine {
         }
     }
 
-    fn today(&self, flight: &Flight, now: Now) -> String {
-        let project = &self.projects[&flight.project];
-        project.day.span_at(now.wall.to_utc()).key.to_string()
+    /// When the day is over that the provider spoke of: the one in which the attempt was reserved,
+    /// also if another has begun since.
+    fn day_over(&self, flight: &Flight, now: Now) -> BootMs {
+        let end = self.projects[&flight.project].day.span_of(flight.day_lo).end;
+        now.boot_at(UnixMs::from(end).plus(DAY_GRACE_MS))
+    }
+
+    /// Today, or the attempt's first day if the wall clock was set back over midnight since.
+    fn last_day(&self, flight: &Flight, now: Now) -> String {
+        let today = self.projects[&flight.project].day.span_at(now.wall.to_utc()).key;
+        today.max(flight.day_lo).to_string()
     }
 }
 

@@ -12,6 +12,9 @@ use crate::gate::units::{BootMs, Now, UnixMs};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{BatchId, ItemState, QueuedItem};
 
+/// Why a batch waits whose bucket the configuration no longer has.
+const NO_LANE: &str = "the configuration has no project and model for it any more";
+
 /// Everything the daemon decides with. Does no I/O; `now` is an argument.
 #[derive(Debug)]
 pub struct Engine {
@@ -87,9 +90,7 @@ impl Engine {
                 effects.extend(ids.into_iter().filter_map(|id| self.send_order(id)));
             }
             Event::ReserveFailed { ids, reason } => {
-                for id in ids.into_iter().rev() {
-                    self.unreserve(id);
-                }
+                ids.into_iter().for_each(|id| self.unreserve(id));
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => {
@@ -101,6 +102,10 @@ impl Engine {
                 self.reached(id);
             }
             Event::Ended { id, key, report, line, latency_ms } => {
+                // Words of progress may be lost; the end tells the same.
+                if report.body_sent || report.status.is_some() {
+                    self.reached(id);
+                }
                 let answer = conclude::Answer { key, report: *report, line, latency_ms };
                 effects.extend(self.land(id).map(|flight| {
                     let conclusion = self.conclude(now, id, &flight, answer);
@@ -127,10 +132,9 @@ impl Engine {
             Event::Sealed { project, before } => {
                 if let Some(project) = self.projects.get_mut(&project) {
                     project.sealing = false;
-                    if before.is_some() {
-                        project.sealed_before = before;
-                    } else {
-                        project.seal_after = now.boot.plus(caps::TICK_MAX_MS);
+                    match before {
+                        Some(_) => project.sealed_before = before,
+                        None => project.seal_after = now.boot.plus(caps::SEAL_RETRY_MS),
                     }
                 }
             }
@@ -148,9 +152,16 @@ impl Engine {
     }
 
     fn open(&mut self, setup: BatchSetup) {
-        let lane = self.lanes.get_mut(&setup.bucket).expect("a batch's bucket has a lane");
-        if setup.stopped.is_none() {
-            lane.order.insert((setup.priority, setup.id));
+        if self.jobs.contains_key(&setup.id) {
+            return;
+        }
+        match self.lanes.get_mut(&setup.bucket) {
+            Some(lane) if setup.stopped.is_none() => {
+                lane.order.insert((setup.priority, setup.id));
+            }
+            Some(_) => {}
+            None => tracing::warn!(batch.id = setup.id.0, model = %setup.model,
+                "a batch for {} waits: {NO_LANE}", setup.model),
         }
         let job = Job {
             cursor: 0,
@@ -163,7 +174,7 @@ impl Engine {
             closing: false,
             setup,
         };
-        self.jobs.entry(job.setup.id).or_insert(job);
+        self.jobs.insert(job.setup.id, job);
     }
 
     fn loaded(&mut self, now: Now, batch: BatchId, items: Vec<QueuedItem>) {
@@ -202,7 +213,7 @@ impl Engine {
         let Some(flight) = self.land(id) else { return };
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open -= 1;
-            job.ready.push_front(flight.item);
+            job.put_back(flight.item);
         }
     }
 
@@ -238,7 +249,7 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
         job.open -= 1;
         match settling.state {
-            ItemState::Queued if settling.keeps_place => job.ready.push_front(settling.item),
+            ItemState::Queued if settling.keeps_place => job.put_back(settling.item),
             ItemState::Queued => job.retry(now, settling.item),
             ItemState::Succeeded => {
                 job.setup.succeeded += 1;
@@ -315,7 +326,9 @@ impl Engine {
         if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
             return Some((at, "not before the time that the batch asks for".to_owned()));
         }
-        let lane = self.lanes.get(&job.setup.bucket)?;
+        let Some(lane) = self.lanes.get(&job.setup.bucket) else {
+            return Some((now.wall.plus(caps::TICK_MAX_MS), NO_LANE.to_owned()));
+        };
         let (until, reason) = lane.wait.as_ref()?;
         Some((now.wall_at(*until), reason.clone()))
     }

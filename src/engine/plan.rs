@@ -4,6 +4,7 @@ use super::core::Engine;
 use super::state::{Effect, Flight, Project};
 use crate::caps;
 use crate::gate::admit::{BucketId, Verdict};
+use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{BatchId, NewAttempt, QueuedItem};
@@ -47,7 +48,7 @@ impl Engine {
             let wait = match self.next_item(id, now) {
                 Next::Empty => None,
                 Next::Load(batch) => {
-                    let pause = self.store_pause(now);
+                    let pause = self.pause(now);
                     if pause.is_none() {
                         effects.extend(self.load(batch));
                     }
@@ -70,13 +71,11 @@ impl Engine {
         }
     }
 
-    /// Asks for the next page of a batch, unless it was asked for already.
+    /// Orders the next page of a batch's queue, unless it is being read.
     fn load(&mut self, batch: BatchId) -> Option<Effect> {
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-        if std::mem::replace(&mut job.loading, true) {
-            return None;
-        }
-        Some(Effect::Load { batch, after: job.cursor })
+        let idle = !std::mem::replace(&mut job.loading, true);
+        idle.then_some(Effect::Load { batch, after: job.cursor })
     }
 
     /// Starts an item, or refuses one that can never be sent; else says until when and why it
@@ -141,16 +140,21 @@ impl Engine {
         later.map_or(Next::Empty, |(at, reason)| Next::Later(at, reason))
     }
 
+    /// What keeps every lane from reading its queue and starting anything.
+    fn pause(&mut self, now: Now) -> Option<(BootMs, String)> {
+        if self.draining {
+            return Some((open_end(now), "the daemon is stopping".to_owned()));
+        }
+        self.store_pause.take_if(|(until, _)| *until <= now.boot);
+        self.store_pause.clone()
+    }
+
     /// What besides quota keeps a lane from starting anything.
     fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
-        // Long enough that only events, not time, end such a wait.
-        let open_end = now.boot.plus(caps::TICK_MAX_MS);
-        if self.draining {
-            return Some((open_end, "the daemon is stopping".to_owned()));
-        }
-        if let Some(pause) = self.store_pause(now) {
+        if let Some(pause) = self.pause(now) {
             return Some(pause);
         }
+        let open_end = open_end(now);
         let lane = &self.lanes[&id];
         if let Some(learning) = &lane.learning
             && lane.in_flight >= learning.at_once
@@ -160,12 +164,6 @@ impl Engine {
         }
         let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
         project.hindrance(now, open_end)
-    }
-
-    /// After a failed read or write of the database: until when nothing is started, and why.
-    fn store_pause(&mut self, now: Now) -> Option<(BootMs, String)> {
-        self.store_pause = self.store_pause.take().filter(|(until, _)| *until > now.boot);
-        self.store_pause.clone()
     }
 
     fn start(
@@ -178,7 +176,7 @@ impl Engine {
     ) -> NewAttempt {
         let id = self.next_attempt;
         self.next_attempt = AttemptId(id.0 + 1);
-        let day_lo = self.gate.reserve(id, bucket, est, now).to_string();
+        let day_lo = self.gate.reserve(id, bucket, est, now);
         let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
         lane.in_flight += 1;
         let project_id = lane.project;
@@ -196,10 +194,11 @@ impl Engine {
             tenant: job.setup.tenant.clone(),
             s_wall: now.wall,
             s_boot: now.boot,
-            day_lo,
+            day_lo: day_lo.to_string(),
             est,
         };
-        self.flights.insert(id, Flight { batch, bucket, project: project_id, key, item, est });
+        let flight = Flight { batch, bucket, project: project_id, key, item, est, day_lo };
+        self.flights.insert(id, flight);
         attempt
     }
 
@@ -234,8 +233,9 @@ impl Engine {
             }
             if job.setup.remaining == 0 {
                 job.closing = true;
-                let lane = self.lanes.get_mut(&job.setup.bucket).expect("a batch has a lane");
-                lane.order.remove(&(job.setup.priority, *id));
+                if let Some(lane) = self.lanes.get_mut(&job.setup.bucket) {
+                    lane.order.remove(&(job.setup.priority, *id));
+                }
                 effects.push(Effect::Finish(*id));
             } else if let Some((reason, cancelled)) = job.setup.stopped.clone() {
                 job.closing = true;
@@ -244,23 +244,24 @@ impl Engine {
         }
     }
 
-    /// Seals the days that are over, once nothing of them is open.
+    /// Seals the days that are over, once nothing of them is in flight.
     fn plan_seals(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        // Until the edge is past, attempts are still reserved for the day before.
+        let edge = now.wall.minus(DAY_EDGE_MS).to_utc();
         let mut wakes = Vec::new();
         for (id, project) in &mut self.projects {
-            let today = project.day.span_at(now.wall.to_utc());
-            if project.sealed_before.is_some_and(|day| day >= today.key) {
-                wakes.push(now.boot_at(UnixMs::from(today.end)));
+            let today = project.day.span_at(edge);
+            let before = |flight: &Flight| flight.project == *id && flight.day_lo < today.key;
+            if project.sealing || project.sealed_before.is_some_and(|day| day >= today.key) {
+                wakes.push(now.boot_at(UnixMs::from(today.end).plus(DAY_EDGE_MS)));
             } else if project.seal_after > now.boot {
                 wakes.push(project.seal_after);
-            } else if !project.sealing && project.in_flight == 0 {
+            } else if !self.flights.values().any(before) {
                 project.sealing = true;
                 effects.push(Effect::Seal { project: *id, today: today.key });
             }
         }
-        for at in wakes {
-            self.wake_at(at);
-        }
+        wakes.into_iter().for_each(|at| self.wake_at(at));
     }
 
     fn wake_at(&mut self, at: BootMs) {
@@ -325,6 +326,11 @@ impl Project {
         self.next_key = (key + 1) % count;
         key
     }
+}
+
+/// The end of a wait that events end and not time.
+fn open_end(now: Now) -> BootMs {
+    now.boot.plus(caps::TICK_MAX_MS)
 }
 
 fn weights(item: &QueuedItem) -> Weights {

@@ -237,7 +237,7 @@ pub(super) struct Project {
     pub(super) day: QuotaDay,
     pub(super) sealed_before: Option<NaiveDate>,
     pub(super) sealing: bool,
-    /// A seal that did not come about is not ordered again before this.
+    /// A seal that did not come about is not tried again before this.
     pub(super) seal_after: BootMs,
 }
 
@@ -318,6 +318,12 @@ impl Job {
         let due = now.boot_at(item.not_before).min(latest);
         self.retries.insert((due, item.id), item);
     }
+
+    /// Puts an item back at its place in the order of the file: it lost nothing but time.
+    pub(super) fn put_back(&mut self, item: QueuedItem) {
+        let place = self.ready.partition_point(|other| other.id < item.id);
+        self.ready.insert(place, item);
+    }
 }
 
 /// An attempt between its reservation and its settlement.
@@ -329,6 +335,8 @@ pub(super) struct Flight {
     pub(super) key: usize,
     pub(super) item: QueuedItem,
     pub(super) est: Weights,
+    /// The first quota day that it may count on.
+    pub(super) day_lo: NaiveDate,
 }
 
 /// What is done with an item once its settlement is durable.

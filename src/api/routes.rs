@@ -148,7 +148,8 @@ impl Api {
         let found = self.inner.store.reader().batch_by_uid(uid).await?;
         found.ok_or_else(|| {
             let detail = format!(
-                "no batch {uid}: its file may still be in incoming/, or was rejected (see rejected/)"
+                "no batch {uid}: its file may still be in incoming/, or was rejected (see \
+                rejected/)"
             );
             Problem::new(StatusCode::NOT_FOUND, detail)
         })

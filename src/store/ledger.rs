@@ -306,8 +306,8 @@ pub struct OpenAttempt {
 pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT a.id AS "id!", a.item_id, p.name AS project, a.bucket_id, a.day_lo,
-            a.est_requests, a.est_input_tokens, a.est_images, coalesce(i.attempts, 0) AS "attempts!: i64",
-            coalesce(i.doubts, 0) AS "doubts!: i64",
+            a.est_requests, a.est_input_tokens, a.est_images,
+            coalesce(i.attempts, 0) AS "attempts!: i64", coalesce(i.doubts, 0) AS "doubts!: i64",
             coalesce(b.in_doubt, 'fail') AS "policy!: String"
         FROM attempt AS a JOIN project AS p ON p.id = a.project_id
             LEFT JOIN item AS i ON i.id = a.item_id

@@ -1,4 +1,5 @@
-//! Logs: to the journal when it is listening, else to stderr. Never prompts, never keys (A7).
+//! What the daemon says of itself: logs, to the journal when it is listening, else to stderr; and
+//! errors in words. Never prompts, never keys (A7).
 
 use std::io::IsTerminal;
 
@@ -19,4 +20,17 @@ pub(crate) fn start(filter: Option<&str>, journal: bool) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     registry.with(layer.with_filter(filter())).init();
+}
+
+/// An error with its causes, on one line.
+#[must_use]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

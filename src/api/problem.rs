@@ -4,8 +4,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::run::chain;
 use crate::store::StoreError;
+use crate::telemetry::chain;
 
 /// `application/problem+json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

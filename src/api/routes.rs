@@ -16,8 +16,8 @@ use super::Api;
 use super::problem::Problem;
 use crate::caps;
 use crate::clock;
-use crate::engine::run::{self, chain};
 use crate::engine::{CANCELLED, Event};
+use crate::engine::{export, run};
 use crate::gate::units::UnixMs;
 use crate::report::batches::{BatchOut, BatchesReport};
 use crate::report::limits::{LimitsReport, limits};
@@ -26,6 +26,7 @@ use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage};
 use crate::spool::Spool;
 use crate::store::{Batch, BatchId, BatchState};
+use crate::telemetry::chain;
 
 type Answer<T> = Result<T, Problem>;
 
@@ -136,7 +137,7 @@ async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<
 pub(crate) fn results_path(spool: &Spool, batch: &Batch) -> Option<PathBuf> {
     let finished =
         matches!(batch.state, BatchState::Done | BatchState::Failed | BatchState::Cancelled);
-    finished.then(|| spool.results_path(run::outcome_of(batch), &batch.out_name))
+    finished.then(|| spool.results_path(export::outcome_of(batch), &batch.out_name))
 }
 
 fn stopping() -> Problem {

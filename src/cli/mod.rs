@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Env, Listen, Overrides};
-use crate::engine::run::chain;
 use crate::report::table::Style;
+use crate::telemetry::chain;
 
 /// Keeps the ledger of every LLM request, knows what each quota still allows, and holds batch
 /// prompts until capacity exists.

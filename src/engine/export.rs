@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::run::outcome_of;
 use super::state::CANCELLED;
 use crate::caps;
 use crate::clock;
@@ -99,6 +98,12 @@ pub(super) async fn finish(
         "batch {} is {}: {} of {} answered", batch.out_name, state.as_str(), batch.succeeded,
         batch.items);
     Ok(())
+}
+
+/// In which directory a finished batch's results are.
+#[must_use]
+pub fn outcome_of(batch: &Batch) -> Outcome {
+    if batch.succeeded > 0 { Outcome::Done } else { Outcome::Failed }
 }
 
 /// A page of items; `None` says that all were told.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
 use super::import::{self, Ceiling, Imported};
-use super::run::{Shell, chain};
+use super::run::Shell;
 use super::start::{Route, Routes};
 use super::state::{BatchSetup, Event};
 use crate::caps;
@@ -22,6 +22,7 @@ use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
 use crate::store::{
     Batch, BatchId, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
 };
+use crate::telemetry::chain;
 
 /// The one who takes in dropped files, one at a time.
 #[derive(Debug)]

@@ -18,10 +18,11 @@ use crate::config::{BodyRetention, Config};
 use crate::formats;
 use crate::gate::units::UnixMs;
 use crate::gate::window::AttemptId;
-use crate::spool::{Outcome, Spool};
+use crate::spool::Spool;
 use crate::store::{
-    Batch, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
+    BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
 };
+use crate::telemetry::chain;
 use crate::upstream::{self, Call, Client, Progress};
 
 /// Where a project's requests go.
@@ -322,23 +323,4 @@ where
             }
         }
     }
-}
-
-/// In which directory a finished batch's results are.
-#[must_use]
-pub fn outcome_of(batch: &Batch) -> Outcome {
-    if batch.succeeded > 0 { Outcome::Done } else { Outcome::Failed }
-}
-
-/// An error with its causes, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -98,10 +98,10 @@ impl Site {
     pub(crate) fn with_state(dir: TempDir, state_dir: PathBuf, projects: &str) -> Self {
         let name = projects.split('"').nth(1).unwrap();
         let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:0\"]\nstate_dir = {:?}\nspool_dir = {:?}\n\n\
+            "[server]\nlisten = [\"127.0.0.1:0\"]\nstate_dir = \"{}\"\nspool_dir = \"{}\"\n\n\
              [defaults]\nproject = \"{name}\"\nmodel = \"{MODEL}\"\n{projects}",
-            state_dir,
-            dir.path().join("spool"),
+            state_dir.display(),
+            dir.path().join("spool").display(),
         );
         fs::write(dir.path().join("tidegate.toml"), config).unwrap();
         fs::create_dir_all(dir.path().join("spool/incoming")).unwrap();
@@ -208,10 +208,8 @@ impl Site {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, looking).await {
-            Ok(found) => found,
-            Err(_) => panic!("not within {PATIENCE:?}: {what}\n{}", self.logs()),
-        }
+        let found = tokio::time::timeout(PATIENCE, looking).await;
+        found.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}\n{}", self.logs()))
     }
 
     /// Waits for a file of the spool and reads it. Such files appear whole.
@@ -376,7 +374,7 @@ pub(crate) fn latency(min_ms: u64, max_ms: u64) -> Latency {
 
 /// A job file of `count` prompts: the keys `k1` … and the texts `prompt 1 of NAME` ….
 pub(crate) fn job(name: &str, count: u32) -> String {
-    (1..=count).map(|n| format!("{}\n", item(&format!("k{n}"), &prompt(name, n)))).collect()
+    (1..=count).map(|n| item(&format!("k{n}"), &prompt(name, n)) + "\n").collect()
 }
 
 pub(crate) fn prompt(name: &str, n: u32) -> String {

@@ -30,7 +30,7 @@ impl Sim {
     async fn new(items: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tidegate.toml");
-        let server = format!("[server]\nstate_dir = {:?}\n", dir.path());
+        let server = format!("[server]\nstate_dir = \"{}\"\n", dir.path().display());
         std::fs::write(&file, server + &project("demo", "http://127.0.0.1:9", "")).unwrap();
         let env: Env = [("TIDEGATE_KEY", KEY)].into_iter().collect();
         let config = Config::load(Some(&file), &env).unwrap();
@@ -82,7 +82,7 @@ impl Sim {
         loop {
             for effect in self.engine.step(self.now, std::mem::take(&mut self.inbox)) {
                 let event = self.execute(effect, &mut answer);
-                self.inbox.extend(event);
+                self.inbox.push(event);
             }
             if self.inbox.is_empty() {
                 // Time stands still unless the engine waits for it; a millisecond is the least.
@@ -100,12 +100,8 @@ impl Sim {
         self.now = Now { boot: at, wall: self.now.wall_at(at) };
     }
 
-    fn execute(
-        &mut self,
-        effect: Effect,
-        answer: &mut impl FnMut(&SendOrder) -> Report,
-    ) -> Option<Event> {
-        Some(match effect {
+    fn execute(&mut self, effect: Effect, answer: &mut impl FnMut(&SendOrder) -> Report) -> Event {
+        match effect {
             Effect::Load { batch, after } => {
                 let left = self.queue.iter().filter(|item| item.id > after);
                 Event::Loaded { batch, items: left.cloned().collect() }
@@ -126,7 +122,7 @@ impl Sim {
             Effect::Finish(batch) => Event::Closed(batch),
             Effect::Sweep { batch, .. } => Event::Swept(batch),
             Effect::Refuse { item, .. } => Event::Settled(vec![item.id]),
-        })
+        }
     }
 
     /// Item states as they were settled, one for each send.
@@ -157,15 +153,14 @@ async fn an_endpoint_that_refuses_connections_is_tried_at_most_ten_times_in_a_mi
         let (reason, kind) = ("connection refused".to_owned(), NotSentKind::Connect);
         report(Outcome::NotSent { reason, kind })
     });
-    let tries = sim.sent.len();
-    assert!((5..=10).contains(&tries), "{tries} attempts in a minute");
+    let in_a_minute = sim.sent.len();
+    assert!((5..=10).contains(&in_a_minute), "{in_a_minute} attempts");
     assert!(sim.states().iter().all(|state| *state == ItemState::Queued), "nothing is failed");
     assert!(sim.engine.projects()[0].unreachable.is_some());
 
     // It comes up: within the longest pause all is sent.
-    let tried = sim.sent.len();
     sim.run(Duration::from_mins(2), |_| answered());
-    assert_eq!(sim.sent.len() - tried, 500);
+    assert_eq!(sim.sent.len() - in_a_minute, 500);
     assert_eq!(sim.engine.unsettled(), 0);
 }
 

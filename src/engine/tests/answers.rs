@@ -20,7 +20,9 @@ impl Answer {
     pub(super) fn using(mut self, tokens: u64) -> Self {
         if let Outcome::Answered { usage, .. } = &mut self.report.outcome {
             *usage = usage.take().filter(|_| tokens % 7 != 3);
-            usage.iter_mut().for_each(|usage| usage.prompt = tokens);
+            if let Some(usage) = usage {
+                usage.prompt = tokens;
+            }
         }
         self
     }

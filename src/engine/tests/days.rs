@@ -70,8 +70,9 @@ fn a_busy_project_is_sealed_all_the_same() {
         let length = 700 + 130 * (BatchId::line_of_item(order.item.id) % 3);
         answers::ok().after(length)
     });
-    world.open(batch(1, 1), 8_000);
-    world.run_for(20 * MINUTE_MS);
+    world.run_for(9 * MINUTE_MS);
+    world.open(batch(1, 1), 1_500);
+    world.run_for(4 * MINUTE_MS);
     assert!(world.engine.unsettled() > 0, "it is busy");
     assert_eq!(world.sealed.get(&1), Some(&day("2026-11-24")));
     assert!(world.seals.len() <= 2, "{:?}", world.seals);

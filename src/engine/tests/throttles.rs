@@ -1,22 +1,18 @@
 //! What a 429 does to a bucket, and what it does not do to an item.
 
 use super::answers::{self, Answer};
-use super::world::{World, batch, rpm, unix};
-use crate::engine::state::SendOrder;
+use super::world::{Provider, World, batch, rpm, unix};
 use crate::gate::admit::BucketId;
 use crate::gate::day::DAY_GRACE_MS;
 use crate::gate::limits::MINUTE_MS;
-use crate::gate::units::{BootMs, Now};
+use crate::gate::units::BootMs;
 use crate::store::{AttemptEnd, BatchId, ItemState};
 use crate::upstream::ThrottleKind;
 
 const BUCKET: BucketId = BucketId(1);
 
 /// Answers the first `count` requests with `first`, all others well.
-pub(super) fn at_first(
-    count: usize,
-    first: impl Fn() -> Answer + 'static,
-) -> Box<dyn FnMut(&SendOrder, Now) -> Answer> {
+pub(super) fn at_first(count: usize, first: impl Fn() -> Answer + 'static) -> Provider {
     let mut left = count;
     Box::new(move |_, _| {
         if left == 0 {

@@ -10,7 +10,7 @@ use crate::store::ItemState;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
 const BATCHES: i64 = 14;
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 5;
 
 /// One answer in five is none.
 fn any_answer(rng: &mut fastrand::Rng) -> Answer {
@@ -77,7 +77,10 @@ fn walked(seed: u64) -> World {
     }
     // The world comes to its senses, and everything comes to its end.
     world.provider = Box::new(|_, _| answers::ok());
-    world.run_for(30 * 60 * MINUTE_MS);
+    let last = world.now.boot.plus(50 * 60 * MINUTE_MS);
+    while !world.engine.jobs.is_empty() && world.now.boot < last {
+        world.run_for(10 * MINUTE_MS);
+    }
     world
 }
 

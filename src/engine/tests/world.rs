@@ -1,7 +1,7 @@
 //! Everything around the engine, in memory and in virtual time: a durable queue, a ledger, a
 //! provider that follows a script. Each step is checked against the invariants of `check`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 
@@ -73,7 +73,7 @@ pub(super) struct Sent {
     pub(super) weights: Weights,
 }
 
-type Provider = Box<dyn FnMut(&SendOrder, Now) -> Answer>;
+pub(super) type Provider = Box<dyn FnMut(&SendOrder, Now) -> Answer>;
 
 pub(super) struct World {
     pub(super) engine: Engine,
@@ -393,7 +393,9 @@ impl World {
             Coming::Event(event) => event,
             Coming::Reserved(rows) => {
                 let ids = rows.iter().map(|row| row.id).collect();
-                rows.into_iter().for_each(|row| self.reserve(row));
+                for row in rows {
+                    self.reserve(row);
+                }
                 Event::Reserved(ids)
             }
             Coming::ReserveFailed(ids) => {
@@ -407,7 +409,9 @@ impl World {
             }
             Coming::Settled(rows) => {
                 let ids = rows.iter().filter_map(|row| Some(row.item.as_ref()?.id)).collect();
-                rows.into_iter().for_each(|row| self.settle(row));
+                for row in rows {
+                    self.settle(row);
+                }
                 Event::Settled(ids)
             }
             Coming::Refused(item) => {
@@ -423,7 +427,9 @@ impl World {
                 let state = if cancelled { ItemState::Cancelled } else { ItemState::Failed };
                 let rest = self.items_of(batch.0).into_iter().filter(|(_, item)| item.ends == 0);
                 let rest: Vec<_> = rest.map(|(id, _)| id).collect();
-                rest.into_iter().for_each(|id| self.end(id, state));
+                for id in rest {
+                    self.end(id, state);
+                }
                 Event::Swept(batch)
             }
             Coming::Finished(batch) => {
@@ -521,14 +527,15 @@ impl World {
         let flights = u32::try_from(engine.flights.len()).expect("few");
         assert_eq!(engine.lanes.values().map(|lane| lane.in_flight).sum::<u32>(), flights);
         assert_eq!(engine.projects.values().map(|p| p.in_flight).sum::<u32>(), flights);
-        let mut places = BTreeSet::new();
-        let mut place = |id: i64| assert!(places.insert(id), "item {id} is in two places");
+        let mut places: Vec<i64> = engine.settling.keys().copied().collect();
+        places.extend(engine.flights.values().map(|flight| flight.item.id));
         for job in engine.jobs.values() {
-            job.ready.iter().for_each(|item| place(item.id));
-            job.retries.values().for_each(|item| place(item.id));
+            places.extend(job.ready.iter().map(|item| item.id));
+            places.extend(job.retries.values().map(|item| item.id));
         }
-        engine.flights.values().for_each(|flight| place(flight.item.id));
-        engine.settling.keys().for_each(|id| place(*id));
+        places.sort_unstable();
+        let twice = places.windows(2).find(|two| two[0] == two[1]);
+        assert_eq!(twice, None, "an item is in two places");
         for (id, job) in &engine.jobs {
             let flying = engine.flights.values().filter(|flight| flight.batch == *id).count();
             let settling = engine.settling.values().filter(|s| s.batch == *id).count();

@@ -90,7 +90,9 @@ impl Engine {
                 effects.extend(ids.into_iter().filter_map(|id| self.send_order(id)));
             }
             Event::ReserveFailed { ids, reason } => {
-                ids.into_iter().for_each(|id| self.unreserve(id));
+                for id in ids {
+                    self.unreserve(id);
+                }
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => {

@@ -14,6 +14,8 @@ mod plan;
 pub mod run;
 pub mod start;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use core::Engine;
 pub use state::{BatchSetup, BucketView, CANCELLED, Effect, Event, ProjectView, SendOrder};

@@ -261,7 +261,9 @@ impl Engine {
                 effects.push(Effect::Seal { project: *id, today: today.key });
             }
         }
-        wakes.into_iter().for_each(|at| self.wake_at(at));
+        for at in wakes {
+            self.wake_at(at);
+        }
     }
 
     fn wake_at(&mut self, at: BootMs) {

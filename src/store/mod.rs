@@ -18,6 +18,9 @@ mod queue;
 mod usage;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ExportItem, NewItem, QueuedItem};

@@ -13,6 +13,10 @@ use super::{Usage, text};
 /// `usageMetadata` is a few hundred bytes; a longer one is counted and not kept.
 const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
 
+/// A million times the longest context there is. A larger number is no count of tokens, and the
+/// sums of a ledger of such would not fit 64 bits.
+const COUNT_MAX: u64 = 1 << 40;
+
 /// A reason is one word.
 const REASON_BYTES_MAX: usize = 64;
 
@@ -134,7 +138,7 @@ fn usage(object: &Object<'_>) -> Option<Usage> {
     let counts: Object<'_> = serde_json::from_str(raw).ok()?;
     let count = |name| match counts.get(name).map(|raw| raw.get()) {
         None | Some("null") => Some(0),
-        Some(text) => unquoted(text).parse::<u64>().ok(),
+        Some(text) => unquoted(text).parse().ok().filter(|count| *count <= COUNT_MAX),
     };
     Some(Usage {
         prompt: count("promptTokenCount")?,

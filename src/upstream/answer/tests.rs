@@ -44,6 +44,8 @@ fn usage_that_cannot_be_read_is_none() {
         json!({"promptTokenCount": "many"}),
         json!({"promptTokenCount": {}}),
         json!({"totalTokenCount": "18446744073709551616"}),
+        json!({"totalTokenCount": u64::MAX}),
+        json!({"promptTokenCount": COUNT_MAX + 1}),
     ] {
         assert_eq!(answer(&json!({"candidates": [], "usageMetadata": bad})).0, None, "{bad}");
     }
@@ -119,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn counts_survive(prompt: u64, total: u64) {
+    fn counts_survive(prompt in 0..=COUNT_MAX, total in 0..=COUNT_MAX) {
         let metadata = json!({"promptTokenCount": prompt, "totalTokenCount": total.to_string()});
         let (usage, ..) = answer(&json!({"usageMetadata": metadata}));
         prop_assert_eq!(usage.map(|usage| (usage.prompt, usage.total)), Some((prompt, total)));

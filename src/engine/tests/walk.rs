@@ -1,0 +1,120 @@
+//! Chance as the adversary: everything may fail at any time, and the books must balance.
+
+use super::answers::{self, Answer};
+use super::world::{World, batch, rpd, rpm, tpm};
+use crate::engine::state::{BatchSetup, Event};
+use crate::formats::InDoubt;
+use crate::gate::admit::BucketId;
+use crate::gate::limits::MINUTE_MS;
+use crate::store::ItemState;
+use crate::upstream::{RefusalClass, ThrottleKind};
+
+const BATCHES: i64 = 14;
+const SEEDS: u64 = 5;
+
+/// One answer in five is none.
+fn any_answer(rng: &mut fastrand::Rng) -> Answer {
+    let mut answer = match rng.u8(0..60) {
+        0..=3 => answers::overloaded(),
+        4 => answers::throttled(ThrottleKind::PerMinute, Some(rng.u64(0..20_000))),
+        5 => answers::throttled(ThrottleKind::Unexplained, None),
+        6 => answers::key_refused(),
+        7..=8 => answers::not_sent(),
+        9..=10 => answers::cut_off(),
+        11 => answers::not_found(),
+        12 => answers::refused(400, RefusalClass::BadRequest),
+        _ => answers::ok(),
+    };
+    let ended = rng.u64(2..4_000);
+    answer.body_ms = answer.body_ms.map(|_| rng.u64(1..ended)).filter(|_| rng.u8(0..10) > 0);
+    answer.headers_ms = answer.headers_ms.map(|_| rng.u64(1..ended));
+    answer.ended_ms = ended;
+    answer
+}
+
+fn any_batch(rng: &mut fastrand::Rng, id: i64) -> (BatchSetup, Vec<u64>) {
+    let policies = [InDoubt::Retry, InDoubt::Retry, InDoubt::Fail];
+    let setup = BatchSetup {
+        priority: rng.u8(0..3),
+        in_doubt: policies[rng.usize(0..policies.len())],
+        ..batch(id, rng.i64(1..=4))
+    };
+    let count = if rng.u8(0..6) == 0 { 540 } else { rng.usize(0..60) };
+    // A few are larger than the limit of bucket 2.
+    let tokens = (0..count).map(|_| if rng.u8(0..40) == 0 { 501 } else { rng.u64(1..100) });
+    (setup, tokens.collect())
+}
+
+fn walked(seed: u64) -> World {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut world = World::starting("2026-11-24T07:55:00Z", seed);
+    world.chaos = Some(fastrand::Rng::with_seed(seed + 1_000));
+    world.project(1, &["a", "b"]).max_in_flight = 40;
+    world.project(2, &["c"]).starts_per_second = 10;
+    world.bucket(1, 1, &[rpm(60), rpd(700)]);
+    world.bucket(2, 1, &[rpm(90), tpm(500)]);
+    world.bucket(3, 2, &[]);
+    world.tell(Event::BucketFound { id: BucketId(4), project: 2, group: "learned".to_owned() });
+    let mut provider = fastrand::Rng::with_seed(seed + 2_000);
+    world.provider = Box::new(move |order, _| {
+        let used = provider.u64(0..=order.item.input_tokens);
+        any_answer(&mut provider).using(used)
+    });
+    for id in 1..=BATCHES {
+        let (setup, tokens) = any_batch(&mut rng, id);
+        world.open_weighing(setup, &tokens);
+        for _ in 0..rng.u8(1..8) {
+            world.run_for(rng.u64(1..20_000));
+            match rng.u8(0..12) {
+                0 => world.cancel(rng.i64(1..=id)),
+                1 => world.reserves_to_fail = rng.u32(1..4),
+                2 => world.loads_to_fail = rng.u32(1..4),
+                3 => world.seals_to_fail = rng.u32(1..4),
+                4 => world.advance(world.now.boot.plus(rng.u64(1..90_000))),
+                _ => {}
+            }
+        }
+    }
+    // The world comes to its senses, and everything comes to its end.
+    world.provider = Box::new(|_, _| answers::ok());
+    let last = world.now.boot.plus(50 * 60 * MINUTE_MS);
+    while !world.engine.jobs.is_empty() && world.now.boot < last {
+        world.run_for(10 * MINUTE_MS);
+    }
+    world
+}
+
+fn balance(world: &World) {
+    assert_eq!(world.closed.len(), usize::try_from(BATCHES).expect("few"));
+    assert!(world.items.values().all(|item| item.ends == 1));
+    assert!(world.attempts.values().all(|attempt| attempt.end.is_some()));
+    assert!(world.attempts.values().all(|attempt| attempt.sent));
+    assert_eq!(world.engine.unsettled(), 0);
+    assert!(world.engine.jobs.is_empty());
+    let ended = |state| (1..=BATCHES).map(|id| world.count(id, state)).sum::<usize>();
+    let (succeeded, failed) = (ended(ItemState::Succeeded), ended(ItemState::Failed));
+    assert_eq!(succeeded + failed + ended(ItemState::Cancelled), world.items.len());
+    assert!(succeeded > 0);
+    assert!(failed > 0);
+    assert!(world.densest(1, MINUTE_MS, |weights| weights.requests) <= 60);
+    assert!(world.densest(2, MINUTE_MS, |weights| weights.requests) <= 90);
+    assert!(world.densest(2, MINUTE_MS, |weights| weights.input_tokens) <= 500);
+    assert!(world.densest(1, 24 * 60 * MINUTE_MS, |weights| weights.requests) <= 2 * 700);
+}
+
+#[test]
+fn the_books_balance_whatever_fails() {
+    for seed in 1..=SEEDS {
+        let world = walked(seed);
+        assert!(world.steps >= 2_000, "seed {seed}: {} steps", world.steps);
+        balance(&world);
+    }
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    let (one, two) = (walked(7), walked(7));
+    assert!(one.log.len() > 1_000);
+    assert!(one.log == two.log, "two runs of one seed differ");
+    assert!(one.log != walked(8).log, "the seed changes nothing");
+}

@@ -132,8 +132,9 @@ struct Reading {
     ceiling: Ceiling,
     slices: mpsc::Sender<Vec<NewItem>>,
     slice: Vec<NewItem>,
-    /// The line of each key so far, by half of its SHA-256: 128 bits do not meet by chance.
-    keys: HashMap<u128, u32>,
+    /// The line of each key so far, by half of its SHA-256: 128 bits do not meet by chance. As
+    /// bytes, since a `u128` would be aligned, and an entry take 32 bytes instead of 20.
+    keys: HashMap<[u8; 16], u32>,
     done: Imported,
 }
 
@@ -220,7 +221,7 @@ impl Reading {
     fn seen(&mut self, key: &str, number: u32) -> Option<u32> {
         let hash = Sha256::digest(key.as_bytes());
         let half: [u8; 16] = hash[..16].try_into().expect("SHA-256 has 32 bytes");
-        match self.keys.entry(u128::from_le_bytes(half)) {
+        match self.keys.entry(half) {
             Entry::Occupied(first) => Some(*first.get()),
             Entry::Vacant(place) => {
                 place.insert(number);

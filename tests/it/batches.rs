@@ -1,6 +1,7 @@
 //! The main way: files in, answers out, with the provider's limits kept.
 
 use tidegate::emulator::{Emulator, WindowKind};
+use tidegate::store::{Batch, BatchState};
 
 use crate::harness::{
     KEY, MODEL, Site, assert_all_answered, assert_answers, emulator, item, job, model, project,
@@ -95,7 +96,8 @@ async fn options_stand_in_the_first_line_or_beside_the_file() {
     assert_eq!(third.stats().counts.accepted, 1);
 
     // All others are over, in the same project too: this one waits for its time.
-    let later = site.batch("the batch of later", |batch| batch.out_name == "later").await;
+    let is_open = |batch: &Batch| batch.out_name == "later" && batch.state == BatchState::Open;
+    let later = site.batch("the batch of later is open", is_open).await;
     assert_eq!((later.items, later.succeeded, later.failed), (3, 0, 0));
     assert_eq!(here.stats().counts.requests, 2, "only the text file's");
     assert_eq!(site.list("incoming"), [""; 0], "the options file went with its file");

@@ -196,6 +196,7 @@ fn three_hopeless_answers_do_not_stop_a_batch_that_was_answered_before() {
 #[test]
 fn an_answer_that_is_being_written_speaks_for_its_batch() {
     let mut world = warm();
+    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 5;
     world.commit_ms = 5_000;
     world.provider = Box::new(|order, _| match BatchId::line_of_item(order.item.id) {
         1 => answers::ok(),

@@ -9,7 +9,7 @@ use crate::gate::limits::MINUTE_MS;
 use crate::store::ItemState;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
-const BATCHES: i64 = 14;
+const BATCHES: i64 = 20;
 const SEEDS: u64 = 5;
 
 /// One answer in five is none.

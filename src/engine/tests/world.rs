@@ -514,11 +514,16 @@ impl World {
             .filter_map(|sent| Some((sent.counted?, weigh(&sent.weights))))
             .collect();
         counted.sort_unstable();
-        let from = |&(start, _): &(u64, u64)| {
-            let inside = counted.iter().filter(|(at, _)| (start..start + window).contains(at));
-            inside.map(|(_, weight)| weight).sum()
-        };
-        counted.iter().map(from).max().unwrap_or(0)
+        let (mut first, mut sum, mut most) = (0, 0, 0);
+        for &(at, weight) in &counted {
+            sum += weight;
+            while counted[first].0 + window <= at {
+                sum -= counted[first].1;
+                first += 1;
+            }
+            most = most.max(sum);
+        }
+        most
     }
 
     /// What must hold after every step.

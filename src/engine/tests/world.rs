@@ -534,14 +534,18 @@ impl World {
         assert_eq!(engine.projects.values().map(|p| p.in_flight).sum::<u32>(), flights);
         let mut places: Vec<i64> = engine.settling.keys().copied().collect();
         places.extend(engine.flights.values().map(|flight| flight.item.id));
-        for job in engine.jobs.values() {
-            places.extend(job.ready.iter().map(|item| item.id));
-            places.extend(job.retries.values().map(|item| item.id));
-        }
+        places.extend(engine.jobs.values().flat_map(|job| job.retries.values()).map(|i| i.id));
         places.sort_unstable();
         let twice = places.windows(2).find(|two| two[0] == two[1]);
         assert_eq!(twice, None, "an item is in two places");
+        for id in places {
+            let job = engine.jobs.get(&BatchId::of_item(id)).expect("a batch of an item at work");
+            let ready = job.ready.binary_search_by_key(&id, |item| item.id);
+            assert!(ready.is_err(), "item {id} is in two places");
+        }
         for (id, job) in &engine.jobs {
+            let order = job.ready.iter().map(|item| item.id);
+            assert!(order.is_sorted_by(|one, next| one < next), "{id:?} is out of order");
             let flying = engine.flights.values().filter(|flight| flight.batch == *id).count();
             let settling = engine.settling.values().filter(|s| s.batch == *id).count();
             assert_eq!(usize::try_from(job.open).expect("few"), flying + settling, "{id:?}");

@@ -5,6 +5,7 @@ use super::state::{Flight, Link, Settling};
 use crate::caps;
 use crate::formats::{self, InDoubt};
 use crate::gate::day::DAY_GRACE_MS;
+use crate::gate::limits::MINUTE_MS;
 use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
@@ -237,6 +238,8 @@ impl Engine {
             learning.good = 0;
         }
         let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
+        tracing::warn!(bucket.id = bucket.0, quota.id = %what, retry_ms = asked,
+            "the provider said 429 ({what}): the model waits, no prompt is failed for it");
         match kind {
             ThrottleKind::PerDay => {
                 let opens = self.day_over(flight, now);
@@ -248,6 +251,7 @@ impl Engine {
                 self.gate.block(bucket, opens, reason);
             }
             ThrottleKind::PerMinute => {
+                let asked = refusal.retry_delay_ms.unwrap_or(MINUTE_MS);
                 let wait = asked.max(1_000) + self.rng.u64(0..1_000);
                 let reason = format!("the provider said its minute is used up ({what})");
                 self.gate.block(bucket, now.boot.plus(wait), reason);

@@ -188,7 +188,7 @@ impl Engine {
         }
         for item in items {
             if item.not_before > UnixMs(0) {
-                job.retry(now, item);
+                job.retry(now, item, caps::RETRY_MAX_MS);
             } else {
                 job.ready.push_back(item);
             }
@@ -252,7 +252,7 @@ impl Engine {
         job.open -= 1;
         match settling.state {
             ItemState::Queued if settling.keeps_place => job.put_back(settling.item),
-            ItemState::Queued => job.retry(now, settling.item),
+            ItemState::Queued => job.retry(now, settling.item, u64::MAX),
             ItemState::Succeeded => {
                 job.setup.succeeded += 1;
                 job.setup.remaining -= 1;

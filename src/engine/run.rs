@@ -166,6 +166,12 @@ impl Shell {
             Ok(()) => Event::Reserved(ids),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "cannot reserve: nothing is sent");
+                let store = self.store.clone();
+                let voided = ids.clone();
+                tokio::spawn(async move {
+                    let void = || store.void(voided.clone(), clock::now());
+                    persist("voiding reservations", void).await;
+                });
                 Event::ReserveFailed { ids, reason: chain(&error) }
             }
         }
@@ -236,7 +242,10 @@ impl Shell {
     /// Writes ends until they are written: what was answered must not be lost to a full disk.
     async fn settle(&self, rows: Vec<Settlement>) -> Event {
         let items = rows.iter().filter_map(|row| Some(row.item.as_ref()?.id)).collect();
-        persist("settling", || self.store.settle(rows.clone())).await;
+        if let Err(error) = self.store.settle(rows.clone()).await {
+            tracing::error!(error = %chain(&error), "settling failed: tried again");
+            persist("settling", || self.store.settle_again(rows.clone())).await;
+        }
         Event::Settled(items)
     }
 

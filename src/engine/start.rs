@@ -252,7 +252,7 @@ fn rpm_of(limits: &[Limit]) -> Option<u64> {
 /// Puts back into the gate what the ledger says is still counted.
 async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
     let back = engine.gate.longest_window_ms() + LONGEST_ATTEMPT_MS;
-    for attempt in reader.attempts_since(now.wall.minus(back)).await? {
+    for attempt in reader.attempts_back(now, back).await? {
         let u = bound_now(&attempt, now);
         engine.gate.restore(attempt.id, attempt.bucket_id, attempt.weights, u);
     }
@@ -301,7 +301,12 @@ async fn doubt_open_attempts(store: &Store, config: &Config, now: Now) -> Result
         .iter()
         .map(|project| Ok((project.name.as_str(), quota_day(project)?)))
         .collect::<Result<_, StartError>>()?;
-    let rows = open.iter().map(|attempt| doubt(attempt, &days, now)).collect();
+    // An item moves on once, also if two of its attempts were left open.
+    let mut seen = std::collections::BTreeSet::new();
+    let mut rows: Vec<_> = open.iter().map(|attempt| doubt(attempt, &days, now)).collect();
+    for row in &mut rows {
+        row.item = row.item.take().filter(|item| seen.insert(item.id));
+    }
     Ok(store.settle(rows).await?)
 }
 

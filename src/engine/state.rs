@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::NaiveDate;
 
 use crate::calendar::QuotaDay;
-use crate::caps;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, LimitState};
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
@@ -312,9 +311,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Lets an item wait until it is due; never longer than the longest wait between attempts.
-    pub(super) fn retry(&mut self, now: Now, item: QueuedItem) {
-        let latest = now.boot.plus(caps::RETRY_MAX_MS);
+    /// Lets an item wait until it is due, but no longer than `at_most_ms`: what the database says
+    /// is by a wall clock that may have been set back since.
+    pub(super) fn retry(&mut self, now: Now, item: QueuedItem, at_most_ms: u64) {
+        let latest = now.boot.plus(at_most_ms);
         let due = now.boot_at(item.not_before).min(latest);
         self.retries.insert((due, item.id), item);
     }

@@ -6,7 +6,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 use super::error::StoreError;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DayCharge;
-use crate::gate::units::{BootMs, UnixMs, Weights};
+use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 
 /// A reservation to be made durable.
@@ -166,6 +166,58 @@ pub struct Settlement {
     pub item: Option<ItemUpdate>,
 }
 
+impl Settlement {
+    /// Whether its attempt is one of `ids`.
+    pub(super) fn is_in(&self, ids: &[i64]) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| ids.contains(&attempt.id.0))
+    }
+}
+
+/// Of these settlements, the attempts that a commit has ended in just this way before: it was
+/// durable, although it was reported as failed.
+pub(super) async fn settled_before(
+    conn: &mut SqliteConnection,
+    rows: &[Settlement],
+) -> Result<Vec<i64>, StoreError> {
+    let attempts: Vec<_> = rows.iter().filter_map(|row| row.attempt.as_ref()).collect();
+    let json = to_json(&attempts)?;
+    let done = sqlx::query!(
+        r#"SELECT a.id AS "id!" FROM jsonb_each(?1) AS e
+            JOIN attempt AS a ON a.id = e.value ->> 'id'
+        WHERE a.state = e.value ->> 'end' AND a.u_boot = e.value ->> 'u_boot'
+            AND a.u_wall = e.value ->> 'u_wall'"#,
+        json
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(StoreError::sql("looking for what was settled before"))?;
+    Ok(done.into_iter().map(|row| row.id).collect())
+}
+
+/// Ends attempts that were never sent and whose reservation was reported as failed: if it was
+/// durable all the same, they weigh nothing.
+pub(super) async fn void_attempts(
+    conn: &mut SqliteConnection,
+    ids: &[AttemptId],
+    now: Now,
+) -> Result<(), StoreError> {
+    let json = to_json(ids)?;
+    let boot = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
+    sqlx::query!(
+        "UPDATE attempt SET state = 4, u_wall = ?2, u_boot = ?3, day_hi = day_lo,
+            act_requests = 0, act_input_tokens = 0, act_images = 0,
+            error = 'its reservation was reported as failed, so it was not sent'
+        WHERE state = 0 AND id IN (SELECT value FROM jsonb_each(?1))",
+        json,
+        now.wall.0,
+        boot
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("voiding reservations"))?;
+    Ok(())
+}
+
 pub(super) async fn insert_attempts(
     conn: &mut SqliteConnection,
     rows: &[&NewAttempt],
@@ -305,7 +357,7 @@ pub struct OpenAttempt {
 /// The attempts that were open when the last daemon ended.
 pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT a.id AS "id!", a.item_id, p.name AS project, a.bucket_id, a.day_lo,
+        r#"SELECT a.id AS "id!", iif(i.state = 0, a.item_id, NULL) AS "item_id: i64", p.name AS project, a.bucket_id, a.day_lo,
             a.est_requests, a.est_input_tokens, a.est_images,
             coalesce(i.attempts, 0) AS "attempts!: i64", coalesce(i.doubts, 0) AS "doubts!: i64",
             coalesce(b.in_doubt, 'fail') AS "policy!: String"
@@ -404,26 +456,61 @@ pub(super) async fn day_charges(
         .collect()
 }
 
-/// The first attempt reserved at or after `since`, found by halving: ids grow with time. A clock
-/// that was set back can hide rows, so callers ask with slack.
+/// The first attempt reserved at or after `since`. A wall clock that was set back can hide rows, so
+/// callers ask with slack.
 pub(super) async fn first_attempt_since(
     pool: &SqlitePool,
     since: UnixMs,
+) -> Result<i64, StoreError> {
+    first_attempt(pool, |row| row.s_wall < since.0).await
+}
+
+/// The first attempt reserved at most `back_ms` before `now`: of the present boot by its own clock,
+/// which no step of the wall clock touches.
+pub(super) async fn first_attempt_back(
+    pool: &SqlitePool,
+    now: Now,
+    back_ms: u64,
+) -> Result<i64, StoreError> {
+    let boot = i64::try_from(now.boot.0.saturating_sub(back_ms)).unwrap_or(i64::MAX);
+    let wall = now.wall.minus(back_ms).0;
+    first_attempt(pool, |row| if row.present { row.s_boot < boot } else { row.s_wall < wall }).await
+}
+
+struct Reserved {
+    s_wall: i64,
+    s_boot: i64,
+    /// In the present boot of the machine.
+    present: bool,
+}
+
+/// The first attempt that is not `before`, found by halving: ids grow with time.
+async fn first_attempt(
+    pool: &SqlitePool,
+    before: impl Fn(&Reserved) -> bool,
 ) -> Result<i64, StoreError> {
     let mut low = 0;
     let mut high = next_attempt(pool).await?.0;
     while low < high {
         let middle = low + (high - low) / 2;
         let row = sqlx::query!(
-            r#"SELECT id AS "id!", s_wall FROM attempt WHERE id >= ?1 ORDER BY id LIMIT 1"#,
+            r#"SELECT id AS "id!", s_wall, s_boot,
+                boot_id = (SELECT max(id) FROM boot) AS "present!: bool"
+            FROM attempt WHERE id >= ?1 ORDER BY id LIMIT 1"#,
             middle
         )
         .fetch_optional(pool)
         .await
         .map_err(StoreError::sql("finding a time in the ledger"))?;
-        match row {
-            Some(row) if row.s_wall < since.0 => low = row.id + 1,
-            Some(_) | None => high = middle,
+        let Some(row) = row else {
+            high = middle;
+            continue;
+        };
+        let reserved = Reserved { s_wall: row.s_wall, s_boot: row.s_boot, present: row.present };
+        if before(&reserved) {
+            low = row.id + 1;
+        } else {
+            high = middle;
         }
     }
     Ok(low)

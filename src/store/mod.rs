@@ -34,7 +34,7 @@ pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
 use crate::gate::admit::BucketId;
 use crate::gate::day::DayCharge;
-use crate::gate::units::{UnixMs, Weights};
+use crate::gate::units::{Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -104,7 +104,19 @@ impl Store {
 
     /// Makes ends of attempts, and what follows for their items, durable.
     pub async fn settle(&self, rows: Vec<Settlement>) -> Result<(), StoreError> {
-        self.writer.settle(rows).await
+        self.writer.settle(rows, false).await
+    }
+
+    /// The same after a failure, which may have been durable all the same.
+    pub async fn settle_again(&self, rows: Vec<Settlement>) -> Result<(), StoreError> {
+        self.writer.settle(rows, true).await
+    }
+
+    /// Makes sure that reservations which were reported as failed weigh nothing.
+    pub async fn void(&self, ids: Vec<AttemptId>, now: Now) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { ledger::void_attempts(conn, &ids, now).await }))
+            .await
     }
 
     /// Enters or updates a project with its buckets, models and limits.
@@ -309,9 +321,13 @@ impl Reader {
         ledger::open_attempts(&self.pool).await
     }
 
-    /// The settled attempts reserved at or after `since`, or a little earlier.
-    pub async fn attempts_since(&self, since: UnixMs) -> Result<Vec<RecentAttempt>, StoreError> {
-        let first = ledger::first_attempt_since(&self.pool, since).await?;
+    /// The settled attempts reserved at most `back_ms` before `now`, or a little earlier.
+    pub async fn attempts_back(
+        &self,
+        now: Now,
+        back_ms: u64,
+    ) -> Result<Vec<RecentAttempt>, StoreError> {
+        let first = ledger::first_attempt_back(&self.pool, now, back_ms).await?;
         ledger::recent_attempts(&self.pool, first).await
     }
 

@@ -34,7 +34,8 @@ pub(super) struct Writer {
 
 enum Fast {
     Reserve(Vec<NewAttempt>, Ack<()>),
-    Settle(Vec<Settlement>, Ack<()>),
+    /// With `true` a commit of the same may have been durable although it was reported as failed.
+    Settle(Vec<Settlement>, bool, Ack<()>),
 }
 
 struct Bulk {
@@ -59,9 +60,13 @@ impl Writer {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) async fn settle(&self, rows: Vec<Settlement>) -> Result<(), StoreError> {
+    pub(super) async fn settle(
+        &self,
+        rows: Vec<Settlement>,
+        again: bool,
+    ) -> Result<(), StoreError> {
         let (ack, answer) = oneshot::channel();
-        let sent = self.fast.send(Fast::Settle(rows, ack)).await;
+        let sent = self.fast.send(Fast::Settle(rows, again, ack)).await;
         sent.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -210,7 +215,7 @@ impl Task {
 
 impl Fast {
     fn answer(self, result: Result<(), StoreError>) {
-        let (Self::Reserve(_, ack) | Self::Settle(_, ack)) = self;
+        let (Self::Reserve(_, ack) | Self::Settle(_, _, ack)) = self;
         // The caller may have gone away; its write stands all the same.
         let _ = ack.send(result);
     }
@@ -223,7 +228,11 @@ async fn apply(conn: &mut SqliteConnection, group: &[Fast]) -> Result<(), StoreE
     for command in group {
         match command {
             Fast::Reserve(rows, _) => reserves.extend(rows),
-            Fast::Settle(rows, _) => settles.extend(rows),
+            Fast::Settle(rows, false, _) => settles.extend(rows),
+            Fast::Settle(rows, true, _) => {
+                let done = ledger::settled_before(conn, rows).await?;
+                settles.extend(rows.iter().filter(|row| !row.is_in(&done)));
+            }
         }
     }
     if !reserves.is_empty() {

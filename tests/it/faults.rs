@@ -1,6 +1,7 @@
 //! Answers that come late, in part or not at all.
 
 use tidegate::emulator::{Fault, FaultKind};
+use tidegate::gate::units::{BootMs, Now, UnixMs};
 
 use crate::harness::{Site, assert_all_answered, emulator, job, model, project};
 
@@ -69,7 +70,8 @@ async fn without_a_usage_report_the_reservation_stands() {
     assert_all_answered(&site.results("done", "job").await, "job", 1);
     let usage = site.usage().await;
     assert_eq!((usage.ok, usage.input_tokens), (1, 0), "nothing is made up in the report");
-    let attempts = site.reader().attempts_since(tidegate::gate::units::UnixMs(0)).await.unwrap();
+    let attempts =
+        site.reader().attempts_back(Now { boot: BootMs(0), wall: UnixMs(0) }, 0).await.unwrap();
     assert_eq!(attempts.len(), 1);
     let counted = emulator.stats().counts.input_tokens;
     let kept = attempts[0].weights.input_tokens;

@@ -49,7 +49,10 @@ async fn what_was_acknowledged_survives_a_crash() {
     assert_eq!(reader.next_attempt().await.expect("an id"), AttemptId(301));
     let (_, other_boot) = reader.last_wall().await.expect("a look").expect("rows");
     assert!(other_boot);
-    let recent = reader.attempts_since(UnixMs(0)).await.expect("recent ones");
+    let recent = reader
+        .attempts_back(Now { boot: BootMs(0), wall: UnixMs(0) }, 0)
+        .await
+        .expect("recent ones");
     assert!(recent.len() == 200 && recent.iter().all(|attempt| !attempt.same_boot));
     let check: String = sqlx::query_scalar("PRAGMA integrity_check")
         .fetch_one(&mut raw(copy.path()).await)

@@ -76,7 +76,8 @@ async fn what_a_start_needs_is_read_back() {
     assert_eq!(seen, [(3, Some(batch.item(3)), "hold")]);
     assert_eq!(open[0].est, Weights { requests: 1, input_tokens: 100, images: 3 });
     // An aborted one weighs nothing.
-    let recent = reader.attempts_since(NOON).await.expect("recent ones");
+    let recent =
+        reader.attempts_back(Now { boot: BootMs(0), wall: NOON }, 0).await.expect("recent ones");
     let seen: Vec<_> = recent.iter().map(|a| (a.id.0, a.u_boot, a.same_boot)).collect();
     assert_eq!(seen, [(1, BootMs(5_900), true)]);
     let charges = reader.day_charges(NOON).await.expect("charges");
@@ -209,4 +210,51 @@ async fn huge_counts_are_stored_and_summed() {
     let today = "2026-11-24".parse().expect("a date");
     let sealed = fixture.store.seal_days(fixture.ids.id, today, NOON).await.expect("sealed");
     assert_eq!(sealed, Some(1));
+}
+
+#[tokio::test]
+async fn an_end_that_was_durable_although_it_was_reported_as_failed_is_not_written_twice() {
+    let fixture = Fixture::new().await;
+    let (store, reader) = (&fixture.store, fixture.store.reader());
+    let batch = fixture.batch("b", 2).await;
+    let rows = (1..=2_u32).map(|n| fixture.attempt(n.into(), Some(batch.item(n))));
+    store.reserve(rows.collect()).await.expect("reserved");
+    let end = |n: u32| settled(n.into(), Some(moved(batch.item(n), ItemState::Succeeded)));
+    store.settle(vec![end(1)]).await.expect("durable");
+    store.settle(vec![end(1), end(2)]).await.expect_err("attempt 1 has ended");
+    assert_eq!(reader.batch(batch).await.expect("the batch").succeeded, 1);
+    store.settle_again(vec![end(1), end(2)]).await.expect("what is left of it");
+    assert_eq!(reader.batch(batch).await.expect("the batch").succeeded, 2);
+    // Another end of the same attempt is another matter.
+    let mut other = ended(1);
+    other.u_boot = BootMs(1);
+    let other = Settlement { attempt: Some(other), item: None };
+    store.settle_again(vec![other]).await.expect_err("an attempt ends once");
+}
+
+#[tokio::test]
+async fn a_reservation_that_was_durable_although_it_was_reported_as_failed_weighs_nothing() {
+    let fixture = Fixture::new().await;
+    let (store, reader) = (&fixture.store, fixture.store.reader());
+    let batch = fixture.batch("b", 2).await;
+    store.reserve(vec![fixture.attempt(1, Some(batch.item(1)))]).await.expect("reserved");
+    let now = Now { boot: BootMs(9_000), wall: NOON.plus(4_000) };
+    store.void(vec![AttemptId(1), AttemptId(2)], now).await.expect("voided");
+    store.void(vec![AttemptId(1)], now).await.expect("once is enough");
+    assert!(reader.open_attempts().await.expect("a look").is_empty());
+    assert!(reader.attempts_back(now, 1 << 40).await.expect("a look").is_empty());
+    assert_eq!(reader.queued(batch, 0, 10).await.expect("the queue").len(), 2);
+}
+
+#[tokio::test]
+async fn an_open_attempt_of_an_item_that_has_ended_names_no_item() {
+    let fixture = Fixture::new().await;
+    let (store, reader) = (&fixture.store, fixture.store.reader());
+    let batch = fixture.batch("b", 1).await;
+    let rows = (1..=2).map(|n| fixture.attempt(n, Some(batch.item(1))));
+    store.reserve(rows.collect()).await.expect("two of one item");
+    let end = settled(2, Some(moved(batch.item(1), ItemState::Succeeded)));
+    store.settle(vec![end]).await.expect("the second was answered");
+    let open = reader.open_attempts().await.expect("the first");
+    assert_eq!((open.len(), open[0].item_id), (1, None));
 }

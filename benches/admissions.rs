@@ -27,7 +27,7 @@ use support::{now, percentile, rate, ratio, row};
 
 const CALLERS: [usize; 4] = [1, 16, 64, 256];
 const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_millis(1_000);
+const ROUND: Duration = Duration::from_secs(1);
 
 /// Rates of all rounds, and what each caller waited, in microseconds.
 #[derive(Default)]
@@ -91,7 +91,7 @@ async fn main() -> Result<()> {
             "",
         );
     }
-    row("append of 4 KiB with fdatasync", &format!("{}/s, {}", floor.rate(), floor.waits()), "");
+    row("appends of 4 KiB with fdatasync", &format!("{}/s, {}", floor.rate(), floor.waits()), "");
     Ok(())
 }
 
@@ -203,7 +203,7 @@ async fn one_connection(dir: &Path) -> Result<(SqlitePool, Ledger)> {
         .pragma("cache_size", "-8192");
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_secs(60))
+        .acquire_timeout(Duration::from_mins(1))
         .connect_with(options)
         .await?;
     Ok((pool, ledger))

@@ -5,6 +5,9 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -137,7 +140,9 @@ async fn steps(batches: i64) -> Result<Steps> {
 async fn engine(batches: i64) -> Result<(Engine, Vec<Effect>)> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (key, file) = (dir.path().join("key"), dir.path().join("tidegate.toml"));
-    std::fs::write(&key, "bench")?;
+    // A key file that others may read is refused.
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600).open(&key)?.write_all(b"bench")?;
     std::fs::write(&file, CONFIG.replace("KEY", &key.display().to_string()))?;
     let config = Config::load(Some(&file), &Env::from_process())?;
     let store = Store::open(&dir.path().join("state"), "bench").await?;

@@ -194,7 +194,7 @@ impl Daemon {
     fn wait(&self, words: &str) -> Result<Instant> {
         let mut seen = String::new();
         loop {
-            let Ok((at, line)) = self.log.recv_timeout(Duration::from_secs(120)) else {
+            let Ok((at, line)) = self.log.recv_timeout(Duration::from_mins(2)) else {
                 anyhow::bail!("the daemon does not say `{words}`; it says:\n{seen}");
             };
             if line.contains(words) {
@@ -225,6 +225,14 @@ impl Daemon {
         let status = self.child.wait()?;
         ensure!(status.success(), "the daemon ended with {status}");
         Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that was stopped is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -123,12 +123,13 @@ async fn steps(batches: i64) -> Result<Steps> {
             Event::BodySent(id),
             Event::Headers(id),
             answered(id),
-            // This frees the only place in flight: the next request is started by this step.
             Event::Settled(vec![item]),
         ];
+        effects.clear();
         let begun = now();
+        // The end of a request frees the only place in flight, so that the next one is started.
         for event in events {
-            effects = engine.step(at, [event]);
+            effects.extend(engine.step(at, [event]));
         }
         requests.push(nanos(begun.elapsed()));
     }

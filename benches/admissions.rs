@@ -91,7 +91,7 @@ async fn main() -> Result<()> {
             "",
         );
     }
-    row("append of 4 KiB with fdatasync", &format!("{}/s, {}", floor.rate(), floor.waits()), "");
+    row("appends of 4 KiB with fdatasync", &format!("{}/s, {}", floor.rate(), floor.waits()), "");
     Ok(())
 }
 

@@ -5,6 +5,9 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -120,12 +123,13 @@ async fn steps(batches: i64) -> Result<Steps> {
             Event::BodySent(id),
             Event::Headers(id),
             answered(id),
-            // This frees the only place in flight: the next request is started by this step.
             Event::Settled(vec![item]),
         ];
+        effects.clear();
         let begun = now();
+        // The end of a request frees the only place in flight, so that the next one is started.
         for event in events {
-            effects = engine.step(at, [event]);
+            effects.extend(engine.step(at, [event]));
         }
         requests.push(nanos(begun.elapsed()));
     }
@@ -137,7 +141,9 @@ async fn steps(batches: i64) -> Result<Steps> {
 async fn engine(batches: i64) -> Result<(Engine, Vec<Effect>)> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (key, file) = (dir.path().join("key"), dir.path().join("tidegate.toml"));
-    std::fs::write(&key, "bench")?;
+    // A key file that others may read is refused.
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600).open(&key)?.write_all(b"bench")?;
     std::fs::write(&file, CONFIG.replace("KEY", &key.display().to_string()))?;
     let config = Config::load(Some(&file), &Env::from_process())?;
     let store = Store::open(&dir.path().join("state"), "bench").await?;

@@ -228,6 +228,14 @@ impl Daemon {
     }
 }
 
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that was stopped is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The database with what belongs to it.
 fn size(state: &Path) -> Result<u64> {
     let mut sum = 0;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "what a task has to say, it prints")]
 
+mod bench;
 mod count;
 mod prepare;
 mod shell;
@@ -19,6 +20,8 @@ cargo xtask TASK
                            ends with the line `N passed, M failed`
   sqlx-prepare [--check]   writes .sqlx from the queries in the source and from migrations/;
                            with --check only compares, and fails on a difference
+  bench                    every benchmark, and one table of what they measured; about two
+                           minutes after the build: run it when nothing else runs
   help                     this text";
 
 fn main() -> ExitCode {
@@ -40,8 +43,9 @@ fn main() -> ExitCode {
         },
         ["sqlx-prepare"] => verdict(prepare::write()),
         ["sqlx-prepare", "--check"] => verdict(prepare::check()),
+        ["bench"] => verdict(bench::run()),
         [] => usage(&format!("no task given\n\n{HELP}")),
-        [task @ ("test" | "sqlx-prepare" | "help"), rest @ ..] => {
+        [task @ ("test" | "sqlx-prepare" | "bench" | "help"), rest @ ..] => {
             usage(&format!("task `{task}` does not take `{}`\n\n{HELP}", rest.join(" ")))
         }
         [task, ..] => usage(&format!("unknown task `{task}`\n\n{HELP}")),

@@ -53,6 +53,12 @@ impl Guard {
             let detail = "the request comes from another site's page";
             return Some(Problem::new(StatusCode::FORBIDDEN, detail));
         }
+        let results = path.starts_with("/api/v1/batches/") && path.ends_with("/results");
+        if results && self.port.is_some() && self.auth.is_none() {
+            let detail = "answers are not given to every user of this machine: ask over a unix \
+                socket, or set server.auth";
+            return Some(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
         let auth = self.auth.as_ref().filter(|_| !matches!(path, "/healthz" | "/readyz"))?;
         let given = text(header::AUTHORIZATION.as_str())
             .and_then(|value| value.strip_prefix("Bearer "))
@@ -94,6 +100,9 @@ mod tests {
         assert_eq!(ask(&own), None);
         let foreign = [("host", "localhost:8430"), ("origin", "http://evil.example")];
         assert_eq!(ask(&foreign), Some(403));
+        let results = |path| status(&guard, path, &[("host", "localhost:8430")]);
+        assert_eq!(results("/api/v1/batches/b/results"), Some(403));
+        assert_eq!(results("/api/v1/batches/b"), None);
         let null = [("host", "localhost:8430"), ("origin", "null")];
         assert_eq!(ask(&null), Some(403));
         let cross = [("host", "localhost:8430"), ("sec-fetch-site", "cross-site")];
@@ -110,5 +119,6 @@ mod tests {
         let wrong = [("authorization", "Bearer a-token-of-ourz")];
         assert_eq!(status(&guard, "/api/v1/usage", &wrong), Some(401));
         assert_eq!(status(&guard, "/healthz", &[]), None);
+        assert_eq!(status(&guard, "/api/v1/batches/b/results", &right), None);
     }
 }

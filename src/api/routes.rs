@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
@@ -38,6 +39,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/limits", get(get_limits))
         .route("/api/v1/batches", get(list_batches))
         .route("/api/v1/batches/{id}", get(show_batch))
+        .route("/api/v1/batches/{id}/results", get(batch_results))
         .route("/api/v1/batches/{id}/cancel", post(cancel_batch))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
@@ -131,6 +133,23 @@ async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<
     let stop = Event::Stop { batch: batch.id, reason, cancelled: true };
     api.inner.events.send(stop).await.map_err(|_| stopping())?;
     Ok(Json(api.shown(&api.find(&id).await?, None)))
+}
+
+async fn batch_results(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
+    let batch = api.find(&id).await?;
+    let Some(path) = results_path(&api.inner.spool, &batch) else {
+        let ended = batch.succeeded + batch.failed + batch.cancelled;
+        let state = batch.state.as_str();
+        let detail = format!("batch {id} is {state}: {ended} of {} items have ended", batch.items);
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    };
+    let gone = |error| {
+        let detail = format!("cannot read {}: {error}", path.display());
+        Problem::new(StatusCode::GONE, detail)
+    };
+    let file = tokio::fs::File::open(&path).await.map_err(gone)?;
+    let body = axum::body::Body::from_stream(ReaderStream::new(file));
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], body).into_response())
 }
 
 /// Where a finished batch's results are.

@@ -1,6 +1,6 @@
 //! `tidegate batches`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::client::{Source, source};
@@ -69,7 +69,7 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         },
         What::Results { id, output } => {
             let batch = show(&config, &source, &id).await?;
-            return results(&batch, output.as_deref());
+            return results(&batch, &source, output.as_deref()).await;
         }
     };
     if args.json {
@@ -119,8 +119,9 @@ fn shown(config: &Config, batch: &Batch) -> BatchOut {
     BatchOut::new(batch, None, results.as_deref())
 }
 
-/// Copies the results file: it is on this machine, as the daemon is.
-fn results(batch: &BatchOut, output: Option<&Path>) -> Result<u8, Failure> {
+/// Copies the results: from the file, which is on this machine as the daemon is, or from the daemon
+/// where only that may read it.
+async fn results(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Result<u8, Failure> {
     let Some(path) = &batch.results else {
         let ended = batch.succeeded + batch.failed + batch.cancelled;
         let message = format!(
@@ -129,21 +130,23 @@ fn results(batch: &BatchOut, output: Option<&Path>) -> Result<u8, Failure> {
         );
         return Err(Failure::new(EX_FAILURE, message));
     };
-    let copied = (|| {
-        let mut from = std::fs::File::open(path)?;
-        if let Some(to) = output {
-            let mut to = std::fs::File::create(to)?;
-            std::io::copy(&mut from, &mut to)?;
-            return to.sync_all();
+    let told = |error: std::io::Error| Failure::new(EX_FAILURE, format!("{path}: {error}"));
+    let mut to: Box<dyn Write> = match output {
+        Some(to) => Box::new(std::fs::File::create(to).map_err(told)?),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let copied = match (std::fs::File::open(path), source) {
+        (Ok(mut from), _) => std::io::copy(&mut from, &mut to).map(drop),
+        (Err(error), Source::Daemon(daemon)) if error.kind() == ErrorKind::PermissionDenied => {
+            daemon.copy(&path_of(&batch.id, "/results"), &mut to).await?
         }
-        let mut out = std::io::stdout().lock();
-        std::io::copy(&mut from, &mut out)?;
-        out.flush()
-    })();
-    match copied {
+        (Err(error), _) => Err(error),
+    };
+    match copied.and_then(|()| to.flush()) {
         Ok(()) => Ok(0),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(Failure::new(EX_FAILURE, format!("{path}: {error}"))),
+        // Whoever read has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(told(error)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where a command's answers come from: the running daemon, or the database when none runs.
 
+use std::io::Write;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
@@ -89,6 +90,22 @@ impl Daemon {
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let response = self.send(self.http.post(format!("{}{path}", self.base))).await?;
         response.json().await.map_err(|error| self.unavailable(&error))
+    }
+
+    /// Copies a document as it comes; the inner error is that of writing.
+    pub(super) async fn copy(
+        &self,
+        path: &str,
+        to: &mut impl Write,
+    ) -> Result<std::io::Result<()>, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base));
+        let mut response = self.send(request).await?;
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unavailable(&error))? {
+            if let Err(error) = to.write_all(&piece) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {

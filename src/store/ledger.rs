@@ -357,7 +357,8 @@ pub struct OpenAttempt {
 /// The attempts that were open when the last daemon ended.
 pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT a.id AS "id!", iif(i.state = 0, a.item_id, NULL) AS "item_id: i64", p.name AS project, a.bucket_id, a.day_lo,
+        r#"SELECT a.id AS "id!", iif(i.state = 0, a.item_id, NULL) AS "item_id: i64",
+            p.name AS project, a.bucket_id, a.day_lo,
             a.est_requests, a.est_input_tokens, a.est_images,
             coalesce(i.attempts, 0) AS "attempts!: i64", coalesce(i.doubts, 0) AS "doubts!: i64",
             coalesce(b.in_doubt, 'fail') AS "policy!: String"

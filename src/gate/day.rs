@@ -34,11 +34,19 @@ pub(super) struct DayUse {
     cached: Option<DaySpan>,
     settled: BTreeMap<NaiveDate, Weights>,
     open: BTreeMap<AttemptId, Weights>,
+    /// What all of `open` weighs together, by metric. Wider than any weight, so it comes out right.
+    reserved: BTreeMap<Metric, u128>,
 }
 
 impl DayUse {
     pub(super) fn new(zone: QuotaDay) -> Self {
-        Self { zone, cached: None, settled: BTreeMap::new(), open: BTreeMap::new() }
+        Self {
+            zone,
+            cached: None,
+            settled: BTreeMap::new(),
+            open: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+        }
     }
 
     /// The quota day that holds `at`.
@@ -62,7 +70,8 @@ impl DayUse {
 
     /// What open attempts hold.
     pub(super) fn reserved(&self, metric: Metric) -> u64 {
-        self.open.values().fold(0, |sum, weights| sum.saturating_add(weights.get(metric)))
+        let sum = self.reserved.get(&metric).copied().unwrap_or(0);
+        u64::try_from(sum).unwrap_or(u64::MAX)
     }
 
     /// The start of the first day after `today` in which `needs` fits: what was settled near the
@@ -82,7 +91,11 @@ impl DayUse {
     }
 
     pub(super) fn enter(&mut self, id: AttemptId, weights: Weights) {
-        self.open.insert(id, weights);
+        let previous = self.open.insert(id, weights);
+        assert!(previous.is_none(), "attempt {id:?} entered twice");
+        for metric in Metric::ALL {
+            *self.reserved.entry(metric).or_default() += u128::from(weights.get(metric));
+        }
     }
 
     /// Charges a settled attempt to its days and returns them. `until` is the upper bound of the
@@ -94,7 +107,7 @@ impl DayUse {
         until: UnixMs,
         actual: Weights,
     ) -> DayCharge {
-        self.open.remove(&id);
+        self.remove(id);
         let hi = self.zone.span_at(until.plus(DAY_EDGE_MS).to_utc()).key.max(lo);
         let charge = DayCharge { lo, hi };
         self.charge(charge, actual);
@@ -102,7 +115,12 @@ impl DayUse {
     }
 
     pub(super) fn remove(&mut self, id: AttemptId) {
-        self.open.remove(&id);
+        let Some(weights) = self.open.remove(&id) else { return };
+        for metric in Metric::ALL {
+            let sum = self.reserved.entry(metric).or_default();
+            let rest = sum.checked_sub(u128::from(weights.get(metric)));
+            *sum = rest.expect("the sum covers every entry");
+        }
     }
 
     /// Adds what the ledger says was used, at start.

@@ -124,9 +124,6 @@ impl Task {
                     if let Ok(bulk) = self.bulk.try_recv() {
                         self.commit_bulk(bulk).await;
                     }
-                    // Those who were just answered ask again at once. Without this the first of
-                    // them gets a commit of its own, and the rest wait for it: half the rate.
-                    tokio::task::yield_now().await;
                 }
                 bulk = self.bulk.recv(), if bulk_open => match bulk {
                     Some(bulk) => self.commit_bulk(bulk).await,

@@ -126,7 +126,9 @@ CREATE INDEX item_queued ON item (id) WHERE state = 0;
 -- updated once.
 CREATE TABLE attempt (
     id INTEGER PRIMARY KEY,
-    item_id INTEGER REFERENCES item (id),
+    -- The batch item it is for. No foreign key: each item deleted (of a rejected file, of which
+    -- nothing was sent) would search the whole ledger.
+    item_id INTEGER,
     project_id INTEGER NOT NULL REFERENCES project (id),
     bucket_id INTEGER NOT NULL REFERENCES bucket (id),
     model TEXT NOT NULL,

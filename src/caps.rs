@@ -23,6 +23,15 @@ pub(crate) const SERVER_ERROR_ATTEMPTS: u32 = 5;
 /// model must not burn a day's quota.
 pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 
+/// Bytes of job file lines in flight at once, of all projects: a hundred prompts with large images
+/// must not end the daemon for want of memory. One line is always let through.
+pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;
+
+/// The longest line whose request is taken to be with the provider within Δ of the last byte that
+/// the transport took. Of a longer one more may wait in the kernel's buffer than Δ covers, so only
+/// the answer bounds it.
+pub(crate) const FLUSHED_BYTES_MAX: u64 = 64 << 10;
+
 /// First and longest wait between attempts after a server error, in milliseconds.
 pub(crate) const RETRY_BASE_MS: u64 = 2_000;
 pub(crate) const RETRY_MAX_MS: u64 = 120_000;

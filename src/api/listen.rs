@@ -67,6 +67,10 @@ async fn bind_unix(path: PathBuf) -> std::io::Result<Listener> {
         if UnixStream::connect(&path).await.is_ok() {
             return Err(std::io::ErrorKind::AddrInUse.into());
         }
+        use std::os::unix::fs::FileTypeExt;
+        if !std::fs::symlink_metadata(&path)?.file_type().is_socket() {
+            return Err(std::io::ErrorKind::AlreadyExists.into());
+        }
         std::fs::remove_file(&path)?;
     }
     let listener = UnixListener::bind(&path)?;

@@ -26,7 +26,7 @@ use crate::report::prices::Prices;
 use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage};
 use crate::spool::Spool;
-use crate::store::{Batch, BatchId, BatchState};
+use crate::store::{Batch, BatchId, BatchState, StoreError};
 use crate::telemetry::chain;
 
 type Answer<T> = Result<T, Problem>;
@@ -124,14 +124,24 @@ async fn show_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<Js
 
 async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<BatchOut>> {
     let batch = api.find(&id).await?;
-    if !api.inner.store.stop_batch(batch.id, CANCELLED.to_owned()).await? {
+    // In a task of its own: a client that leaves must not keep the engine from hearing of it.
+    let (store, events, known) = (api.inner.store.clone(), api.inner.events.clone(), batch.id);
+    let stopping_task = tokio::spawn(async move {
+        store.stop_batch(known, CANCELLED.to_owned()).await?;
+        let batch = store.reader().batch(known).await?;
+        let cancelled = batch.stopped.as_deref() == Some(CANCELLED) && batch.finished_at.is_none();
+        if cancelled {
+            let reason = CANCELLED.to_owned();
+            // The engine is gone only when the daemon ends; the next start goes on with it.
+            let _ = events.send(Event::Stop { batch: known, reason, cancelled: true }).await;
+        }
+        Ok::<_, StoreError>(cancelled)
+    });
+    if !stopping_task.await.map_err(|_| stopping())?? {
         let state = batch.state.as_str();
         let detail = format!("batch {id} is {state} or was stopped already: nothing to cancel");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
-    let reason = CANCELLED.to_owned();
-    let stop = Event::Stop { batch: batch.id, reason, cancelled: true };
-    api.inner.events.send(stop).await.map_err(|_| stopping())?;
     Ok(Json(api.shown(&api.find(&id).await?, None)))
 }
 

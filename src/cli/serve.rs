@@ -67,11 +67,16 @@ pub(super) async fn until_told_to_stop() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::of(EX_FAILURE)(&error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: this version reads its configuration at start only");
+            }
+        }
     }
-    Ok(())
 }
 
 /// Tells systemd, where it listens.

@@ -24,6 +24,13 @@ pub(super) struct Answer {
     pub(super) latency_ms: u64,
 }
 
+/// A line that could not be read.
+pub(super) struct Unread {
+    pub(super) key: String,
+    pub(super) reason: String,
+    pub(super) lost: bool,
+}
+
 /// What is written, and what is done once it is durable.
 pub(super) struct Conclusion {
     pub(super) settlement: Settlement,
@@ -80,18 +87,19 @@ impl Engine {
         self.write_up(now, id, flight, fate, answer)
     }
 
-    /// The item's line could not be read, so nothing was sent: it is tried again later.
+    /// The item's line could not be read, so nothing was sent: it is tried again later, unless the
+    /// line is lost.
     pub(super) fn unreadable(
         &mut self,
         now: Now,
         id: AttemptId,
         flight: &Flight,
-        reason: String,
+        Unread { key, reason, lost }: Unread,
     ) -> Conclusion {
         let not_before = now.wall.plus(caps::UNREADABLE_RETRY_MS);
         let fate = Fate {
             end: AttemptEnd::Aborted,
-            state: ItemState::Queued,
+            state: if lost { ItemState::Failed } else { ItemState::Queued },
             item: QueuedItem { not_before, ..flight.item.clone() },
             keeps_place: false,
             error: Some(Problem { code: 500, status: "INTERNAL", message: reason.clone() }),
@@ -103,7 +111,7 @@ impl Engine {
             service_tier: None,
             body_sent: false,
         };
-        let answer = Answer { key: String::new(), report, line: None, latency_ms: 0 };
+        let answer = Answer { key, report, line: None, latency_ms: 0 };
         self.write_up(now, id, flight, fate, answer)
     }
 

@@ -27,6 +27,8 @@ pub struct Engine {
     pub(super) next_attempt: AttemptId,
     pub(super) store_pause: Option<(BootMs, String)>,
     pub(super) draining: bool,
+    /// Bytes of the lines of all attempts in flight.
+    pub(super) bytes_in_flight: u64,
     pub(super) rng: fastrand::Rng,
     pub(super) wake: Option<BootMs>,
 }
@@ -46,6 +48,7 @@ impl Engine {
             next_attempt,
             store_pause: None,
             draining: false,
+            bytes_in_flight: 0,
             rng: fastrand::Rng::with_seed(seed),
             wake: None,
         }
@@ -96,7 +99,10 @@ impl Engine {
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => {
-                self.gate.bound(id, now.boot.plus(DELTA_MS));
+                let small = |flight: &Flight| flight.item.bytes <= caps::FLUSHED_BYTES_MAX;
+                if self.flights.get(&id).is_some_and(small) {
+                    self.gate.bound(id, now.boot.plus(DELTA_MS));
+                }
                 self.reached(id);
             }
             Event::Headers(id) => {
@@ -114,9 +120,10 @@ impl Engine {
                     self.write(&flight, conclusion)
                 }));
             }
-            Event::Unreadable { id, reason } => {
+            Event::Unreadable { id, key, reason, lost } => {
                 effects.extend(self.land(id).map(|flight| {
-                    let conclusion = self.unreadable(now, id, &flight, reason);
+                    let conclusion =
+                        self.unreadable(now, id, &flight, conclude::Unread { key, reason, lost });
                     self.write(&flight, conclusion)
                 }));
             }
@@ -231,6 +238,7 @@ impl Engine {
     /// Takes an attempt out of flight and frees what it held besides quota.
     fn land(&mut self, id: AttemptId) -> Option<Flight> {
         let flight = self.flights.remove(&id)?;
+        self.bytes_in_flight -= flight.item.bytes;
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         project.in_flight -= 1;
         if project.link.probe == Some(id) {
@@ -331,6 +339,11 @@ impl Engine {
         let Some(lane) = self.lanes.get(&job.setup.bucket) else {
             return Some((now.wall.plus(caps::TICK_MAX_MS), NO_LANE.to_owned()));
         };
+        let idle = job.open == 0 && job.exhausted && job.ready.is_empty() && job.retries.is_empty();
+        if idle && !job.closing {
+            let reason = "what is left of it is held (in_doubt = \"hold\"): cancel the batch";
+            return Some((now.wall.plus(caps::TICK_MAX_MS), reason.to_owned()));
+        }
         let (until, reason) = lane.wait.as_ref()?;
         Some((now.wall_at(*until), reason.clone()))
     }

@@ -222,7 +222,10 @@ impl Intake {
         let batch = reader.batch(id).await?;
         let same = batch.project_id == plan.project_id
             && batch.model == plan.model
-            && batch.priority == priority_of(&plan.options);
+            && batch.priority == priority_of(&plan.options)
+            && batch.in_doubt == plan.options.in_doubt.unwrap_or(InDoubt::Retry).as_str()
+            && batch.on_bad_line == plan.options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str()
+            && batch.not_before == plan.options.not_before.map(UnixMs::from);
         Ok(same.then_some((id, uid)))
     }
 
@@ -363,7 +366,7 @@ impl Intake {
         let batch = store.reader().batch(batch.id).await?;
         tracing::info!(batch.id = %batch.uid, items = batch.items, bad_lines = imported.bad_lines,
             "batch {} has {} items", batch.uid, batch.items);
-        self.tell(Event::BatchOpened(Box::new(BatchSetup::of(&batch)?))).await;
+        self.tell_open(&batch).await?;
         Ok(())
     }
 
@@ -458,8 +461,13 @@ impl Intake {
             }
         };
         let mut all = true;
-        for batch in open.iter().filter(|batch| batch.state == BatchState::Importing) {
-            if let Err(error) = self.resume_import(batch).await {
+        for batch in &open {
+            let resumed = match batch.state {
+                BatchState::Importing => self.resume_import(batch).await,
+                // Known already, unless the word of it was lost to a failed read.
+                _ => self.tell_open(batch).await,
+            };
+            if let Err(error) = resumed {
                 all = false;
                 tracing::error!(batch.id = %batch.uid, error = %chain(&error),
                     "cannot go on with the import of batch {}: tried again", batch.uid);
@@ -477,6 +485,16 @@ impl Intake {
             _ => Arc::default(),
         };
         self.import(batch, &limits).await
+    }
+
+    /// Tells the engine of an open batch, and of a stop that came in between.
+    async fn tell_open(&self, batch: &Batch) -> Result<(), IntakeError> {
+        self.tell(Event::BatchOpened(Box::new(BatchSetup::of(batch)?))).await;
+        let setup = BatchSetup::of(&self.shell.store.reader().batch(batch.id).await?)?;
+        if let Some((reason, cancelled)) = setup.stopped {
+            self.tell(Event::Stop { batch: batch.id, reason, cancelled }).await;
+        }
+        Ok(())
     }
 
     async fn tell(&self, event: Event) {

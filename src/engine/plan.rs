@@ -91,6 +91,11 @@ impl Engine {
         if let Some(wait) = self.hindrance(id, now) {
             return Some(wait);
         }
+        let bytes = self.bytes_in_flight.saturating_add(item.bytes);
+        if self.bytes_in_flight > 0 && bytes > caps::BYTES_IN_FLIGHT_MAX {
+            let reason = format!("{} bytes of prompts are in flight", self.bytes_in_flight);
+            return Some((open_end(now), reason));
+        }
         let need = weights(&item);
         match self.gate.check(id, &need, now) {
             Verdict::Fits => {
@@ -197,6 +202,7 @@ impl Engine {
             day_lo: day_lo.to_string(),
             est,
         };
+        self.bytes_in_flight += item.bytes;
         let flight = Flight { batch, bucket, project: project_id, key, item, est, day_lo };
         self.flights.insert(id, flight);
         attempt

@@ -1,6 +1,7 @@
 //! The shell of the engine: it executes what [`Engine::step`] orders and makes no choices.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,22 +180,25 @@ impl Shell {
 
     async fn send(&self, order: SendOrder) -> Event {
         let id = order.id;
+        let number = BatchId::line_of_item(order.item.id);
         let line = match self.read_line(&order).await {
             Ok(line) => line,
             Err(error) => {
                 tracing::error!(attempt.id = id.0, %error, "cannot read an accepted file");
-                return Event::Unreadable {
-                    id,
-                    reason: format!("its line is unreadable: {error}"),
-                };
+                let lost = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof);
+                let reason = format!("its line in the accepted file cannot be read: {error}");
+                return Event::Unreadable { id, key: number.to_string(), reason, lost };
             }
         };
-        let number = BatchId::line_of_item(order.item.id);
         let key = formats::key_of(order.dialect, number, &line);
         let body = match formats::request_body(order.dialect, &line) {
             Ok(body) => Bytes::from(body),
-            Err(error) => return Event::Unreadable { id, reason: error.to_string() },
+            Err(error) => {
+                let reason = format!("the accepted file has changed: {error}");
+                return Event::Unreadable { id, key, reason, lost: true };
+            }
         };
+        drop(line);
         let endpoint = &self.endpoints[&order.project];
         let call = Call {
             base_url: endpoint.base_url.clone(),

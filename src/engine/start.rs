@@ -1,7 +1,7 @@
 //! From configuration and ledger to an engine: what a start, and a look without a daemon, have in
 //! common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
@@ -115,11 +115,18 @@ pub fn quota_day(project: &config::Project) -> Result<QuotaDay, StartError> {
         .map_err(|source| StartError::Day { project: project.name.clone(), source })
 }
 
+/// Every model id that the configuration or the preset knows, the preset's aliases included.
+fn names(project: &config::Project) -> BTreeSet<&str> {
+    let aliases = project.preset.iter().flat_map(|preset| &preset.models);
+    let aliases = aliases.flat_map(|model| &model.aliases).map(String::as_str);
+    project.known_models().into_iter().chain(aliases).collect()
+}
+
 /// A project as the store enters it: every model that presets and configuration know.
 #[must_use]
 pub fn setup(project: &config::Project) -> ProjectSetup {
     let mut groups: BTreeMap<String, GroupSetup> = BTreeMap::new();
-    for model in project.known_models() {
+    for model in names(project) {
         if let ModelRule::Known { quota_group, allowance: Allowance::Limited(limits) } =
             project.allowance(model)
         {
@@ -183,7 +190,13 @@ async fn build(
         routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
     }
     for model in reader.models().await? {
-        let Some((id, _, models)) = routes.projects.get_mut(&model.project) else { continue };
+        let Some((id, unknown, models)) = routes.projects.get_mut(&model.project) else { continue };
+        // A model that is off, or was given up, keeps no way around its limits.
+        let rule = config.project(&model.project).map(|project| project.allowance(&model.model));
+        let learned = matches!(rule, Some(ModelRule::Unknown));
+        if !learned || matches!(unknown, UnknownModels::Refuse) {
+            continue;
+        }
         engine.found(model.bucket_id, *id, model.quota_group);
         models
             .entry(model.model)
@@ -212,7 +225,7 @@ fn add_project(
         engine.gate.define(id, setup.limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
-    for model in project.known_models() {
+    for model in names(project) {
         if let ModelRule::Known { allowance: Allowance::Off { source }, .. } =
             project.allowance(model)
         {
@@ -302,7 +315,7 @@ async fn doubt_open_attempts(store: &Store, config: &Config, now: Now) -> Result
         .map(|project| Ok((project.name.as_str(), quota_day(project)?)))
         .collect::<Result<_, StartError>>()?;
     // An item moves on once, also if two of its attempts were left open.
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut rows: Vec<_> = open.iter().map(|attempt| doubt(attempt, &days, now)).collect();
     for row in &mut rows {
         row.item = row.item.take().filter(|item| seen.insert(item.id));

@@ -67,8 +67,12 @@ pub enum Event {
     Unreadable {
         /// Which.
         id: AttemptId,
+        /// The item's key in its job file, or its line's number.
+        key: String,
         /// Why.
         reason: String,
+        /// Whether trying again is of no use: the file is gone, cut short or changed.
+        lost: bool,
     },
     /// Ends are durable.
     Settled(Vec<i64>),

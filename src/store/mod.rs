@@ -71,7 +71,7 @@ impl Store {
         // The newest row is the present boot, also for a database that was on another machine
         // meanwhile.
         sqlx::query!(
-            "UPDATE boot SET uuid = uuid || ' (earlier)'
+            "UPDATE boot SET uuid = uuid || ' (earlier ' || id || ')'
             WHERE uuid = ?1 AND id < (SELECT max(id) FROM boot)",
             boot_uuid
         )

@@ -192,7 +192,7 @@ fn late_words_are_harmless() {
         Event::BodySent(id),
         Event::Headers(id),
         ended,
-        Event::Unreadable { id, reason: "late".to_owned() },
+        Event::Unreadable { id, key: "1".to_owned(), reason: "late".to_owned(), lost: false },
         Event::Reserved(vec![id]),
         Event::ReserveFailed { ids: vec![id], reason: "late".to_owned() },
         Event::Settled(vec![item]),

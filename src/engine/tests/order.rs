@@ -128,7 +128,12 @@ fn a_probe_whose_line_is_unreadable_does_not_hold_up_the_next() {
     world.run_for(12);
     let id = world.sent[0].id;
     world.provider = Box::new(|_, _| answers::ok());
-    world.tell(Event::Unreadable { id, reason: "its line is unreadable".to_owned() });
+    world.tell(Event::Unreadable {
+        id,
+        key: "1".to_owned(),
+        reason: "its line is unreadable".to_owned(),
+        lost: false,
+    });
     world.run_for(1_000);
     assert_eq!(world.count(1, ItemState::Succeeded), 1);
     // It is tried again, and costs no attempt.

@@ -14,8 +14,8 @@ use super::connect;
 use super::error::StoreError;
 use super::ledger::{self, NewAttempt, Settlement};
 
-/// Commands that may share one commit. More would only make each caller wait longer: at 256 waiting
-/// a commit is already 38 times cheaper than one commit each (`docs/performance.md`).
+/// Commands that may share one commit. More would only make each caller wait longer: with 256
+/// waiting it is already 20 times as many admissions as a commit each (`docs/performance.md`).
 const GROUP_MAX: usize = 256;
 
 /// Commands that may wait in a lane before callers are pushed back.

@@ -121,10 +121,10 @@ fn write_job(path: &Path, lines: u64) -> Result<()> {
     writeln!(file, "{OPTIONS}")?;
     let tail = "Answer in one sentence and name the river's length and mouth. ".repeat(3);
     for line in 0..lines {
-        writeln!(
-            file,
-            r#"{{"key":"prompt-{line:08}","request":{{"contents":[{{"role":"user","parts":[{{"text":"River {line}. {tail}"}}]}}]}}}}"#
-        )?;
+        let prompt = format!("River {line}. {tail}");
+        let request =
+            format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{prompt}"}}]}}]}}"#);
+        writeln!(file, r#"{{"key":"prompt-{line:08}","request":{request}}}"#)?;
     }
     file.flush()?;
     Ok(())

@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: every benchmark, and one table of what they measured. Nothing is judged: the
-//! figures of one run are compared with each other by people.
+//! `cargo xtask bench`: every benchmark, and one table of what they measured. Nothing is judged:
+//! the figures of one run are compared with each other by people.
 
 use anyhow::{Result, ensure};
 

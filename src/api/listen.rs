@@ -1,7 +1,7 @@
 //! Binding and serving, on TCP and on unix sockets.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -67,7 +67,6 @@ async fn bind_unix(path: PathBuf) -> std::io::Result<Listener> {
         if UnixStream::connect(&path).await.is_ok() {
             return Err(std::io::ErrorKind::AddrInUse.into());
         }
-        use std::os::unix::fs::FileTypeExt;
         if !std::fs::symlink_metadata(&path)?.file_type().is_socket() {
             return Err(std::io::ErrorKind::AlreadyExists.into());
         }

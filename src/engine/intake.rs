@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
+use super::dropped::{Rejection, options, priority_of, refusal, source_of};
 use super::import::{self, Ceiling, Imported};
 use super::run::Shell;
 use super::start::{Route, Routes};
@@ -14,11 +14,11 @@ use super::state::{BatchSetup, Event};
 use crate::caps;
 use crate::clock;
 use crate::config::Defaults;
-use crate::formats::{self, BatchOptions, InDoubt, OnBadLine, Priority};
+use crate::formats::{self, BatchOptions, InDoubt, OnBadLine};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
-use crate::spool::{Candidate, Claimed, Sidecar, SpoolError, Watcher};
+use crate::spool::{Candidate, Claimed, SpoolError, Watcher};
 use crate::store::{
     Batch, BatchId, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
 };
@@ -50,18 +50,6 @@ pub(super) enum IntakeError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// `NAME.error.json`.
-#[derive(Debug, Serialize)]
-pub(super) struct Rejection {
-    file: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    batch: Option<String>,
-    reason: String,
-    bad_lines: u64,
-    lines: Vec<import::BadLine>,
-    rejected_at: String,
 }
 
 /// What a look through `incoming/` came to.
@@ -465,7 +453,11 @@ impl Intake {
             let resumed = match batch.state {
                 BatchState::Importing => self.resume_import(batch).await,
                 // Known already, unless the word of it was lost to a failed read.
-                _ => self.tell_open(batch).await,
+                BatchState::Open => self.tell_open(batch).await,
+                BatchState::Done
+                | BatchState::Failed
+                | BatchState::Cancelled
+                | BatchState::Rejected => Ok(()),
             };
             if let Err(error) = resumed {
                 all = false;
@@ -501,92 +493,6 @@ impl Intake {
         // The engine is gone only when the daemon ends.
         let _ = self.shell.events.send(event).await;
     }
-}
-
-impl Rejection {
-    fn json(&self) -> Vec<u8> {
-        let mut json = serde_json::to_vec_pretty(self).expect("text and numbers are JSON");
-        json.push(b'\n');
-        json
-    }
-}
-
-/// Why an imported file is not opened.
-fn refusal(imported: &Imported, skip: bool) -> Option<String> {
-    if let Some(reason) = &imported.unusable {
-        return Some(reason.clone());
-    }
-    if imported.items == 0 && imported.bad_lines == 0 {
-        return Some("there is no prompt in it".to_owned());
-    }
-    if imported.bad_lines > 0 && !skip {
-        let lines = if imported.bad_lines == 1 { "line" } else { "lines" };
-        return Some(format!(
-            "{} bad {lines}: mend them, or set on_bad_line = \"skip\"",
-            imported.bad_lines
-        ));
-    }
-    None
-}
-
-/// The options of a file: its first line's over its sidecar's.
-async fn options(
-    file_name: &str,
-    claimed: &Claimed,
-) -> Result<Result<BatchOptions, String>, IntakeError> {
-    if let Err(error) = formats::recognise(file_name) {
-        return Ok(Err(error.to_string()));
-    }
-    let beside = match &claimed.sidecar {
-        Sidecar::Absent => BatchOptions::default(),
-        Sidecar::Text(text) => match formats::sidecar(text) {
-            Ok(options) => options,
-            Err(error) => return Ok(Err(format!("its options file: {}", chain(&error)))),
-        },
-        Sidecar::Bad { name, reason } => {
-            return Ok(Err(format!(
-                "its options file {} is refused: {reason}",
-                name.escape_debug()
-            )));
-        }
-    };
-    let first = import::first_line(claimed.input.clone()).await?;
-    Ok(match formats::options_line(&first) {
-        Ok(Some(options)) => Ok(options.merged_over(beside)),
-        // A bad first line that is no options line is told with the other bad lines.
-        Ok(None) => Ok(beside),
-        Err(error) => Err(format!("line 1: {error}")),
-    })
-}
-
-fn priority_of(options: &BatchOptions) -> u8 {
-    match options.priority.unwrap_or(Priority::Normal) {
-        Priority::High => 0,
-        Priority::Normal => 1,
-        Priority::Low => 2,
-    }
-}
-
-fn source_of(claimed: &Claimed) -> Source {
-    let source = &claimed.source;
-    Source {
-        dev: source.dev.cast_signed(),
-        ino: source.ino.cast_signed(),
-        mtime_ns: source.mtime_ns,
-        bytes: i64::try_from(source.size).unwrap_or(i64::MAX),
-        uid: i64::from(source.uid),
-        sha256: hex(&claimed.sha256),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 async fn blocking<T, E>(

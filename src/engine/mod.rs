@@ -7,6 +7,7 @@
 
 mod conclude;
 mod core;
+mod dropped;
 pub mod export;
 mod import;
 pub mod intake;

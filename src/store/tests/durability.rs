@@ -73,7 +73,7 @@ async fn the_newest_boot_is_the_present_one() {
     let sql = "SELECT group_concat(uuid, ', ') FROM (SELECT uuid FROM boot ORDER BY id)";
     let boots: String =
         sqlx::query_scalar(sql).fetch_one(&mut raw(dir.path()).await).await.expect("boots");
-    assert_eq!(boots, "here (earlier), there, here");
+    assert_eq!(boots, "here (earlier 1), there, here");
 }
 
 #[tokio::test]

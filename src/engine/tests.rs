@@ -5,6 +5,7 @@ mod days;
 mod ends;
 mod faults;
 mod order;
+mod routes;
 mod throttles;
 mod walk;
 mod world;

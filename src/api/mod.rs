@@ -1,6 +1,6 @@
 //! The daemon's own HTTP API: what the CLI and other programs ask it.
 //!
-//! [`guard`] decides who may ask, [`routes`] answers, [`listen`] binds and serves.
+//! `guard` decides who may ask, `routes` answers, `listen` binds and serves.
 
 mod guard;
 mod listen;

@@ -44,8 +44,10 @@ pub enum KeyOrigin {
 pub struct AbsentKey {
     /// What reports call it.
     pub name: String,
-    /// The variable.
-    pub env: String,
+    /// Where it should be.
+    pub origin: KeyOrigin,
+    /// Why it is not to be had, and what to do.
+    pub why: String,
 }
 
 impl fmt::Display for KeyOrigin {

@@ -212,15 +212,14 @@ impl Config {
 }
 
 impl Project {
-    /// One sentence for every key that cannot be used because its variable is not set: what is
-    /// missing and what to do. Empty when all keys are there.
+    /// One sentence for every key that cannot be had here: what is missing and what to do. Empty
+    /// when all keys are there.
     #[must_use]
     pub fn missing_keys(&self) -> Vec<String> {
         let sentence = |key: &AbsentKey| {
             format!(
-                "project `{}`: key `{}` is missing: environment variable {} is not set or not one \
-                 word of printable ASCII; set it, or name another variable or a file in `keys`",
-                self.name, key.name, key.env
+                "project `{}`: key `{}` is missing: {} {}",
+                self.name, key.name, key.origin, key.why
             )
         };
         self.absent_keys.iter().map(sentence).collect()

@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{
-    BodyRetention, Config, ModelLimits, ModelRule, Origin, Project, Reserve, UnknownModels,
+    BodyRetention, Config, KeyOrigin, ModelLimits, ModelRule, Origin, Project, Reserve,
+    UnknownModels,
 };
 use crate::gate::limits::{Allowance, Limit, Window};
 
@@ -92,19 +93,21 @@ fn render_project(out: &mut String, project: &Project) -> fmt::Result {
 fn render_keys(out: &mut String, project: &Project) -> fmt::Result {
     writeln!(out, "keys = [")?;
     for key in &project.keys {
-        let (name, origin) = (quote(&key.name), &key.origin);
-        let field = match origin {
-            super::KeyOrigin::Env(variable) => format!("env = {}", quote(variable)),
-            super::KeyOrigin::File(path) => format!("file = {}", quote(&path.to_string_lossy())),
-        };
-        let from = comment(&origin.to_string());
-        writeln!(out, "  {{ name = {name}, {field} }}, # {MASK} from {from}")?;
+        render_key(out, &key.name, &key.origin, &format!("{MASK} from"))?;
     }
     for key in &project.absent_keys {
-        let (name, variable) = (quote(&key.name), quote(&key.env));
-        writeln!(out, "  {{ name = {name}, env = {variable} }}, # missing: {} is unset", key.env)?;
+        render_key(out, &key.name, &key.origin, "missing:")?;
     }
     writeln!(out, "]")
+}
+
+fn render_key(out: &mut String, name: &str, origin: &KeyOrigin, state: &str) -> fmt::Result {
+    let field = match origin {
+        KeyOrigin::Env(variable) => format!("env = {}", quote(variable)),
+        KeyOrigin::File(path) => format!("file = {}", quote(&path.to_string_lossy())),
+    };
+    let (name, from) = (quote(name), comment(&origin.to_string()));
+    writeln!(out, "  {{ name = {name}, {field} }}, # {state} {from}")
 }
 
 fn render_limits(out: &mut String, limits: &ModelLimits) -> fmt::Result {

@@ -1,9 +1,9 @@
 //! The one loop: closed [`Event`]s in, closed [`Effect`]s out.
 //!
-//! [`Engine::step`] decides and does no I/O; [`run`] executes what it decided and makes no choices.
-//! The files: [`plan`] starts what may go, [`conclude`] turns an answer into what is written,
-//! [`start`] rebuilds the state from the ledger, [`intake`] turns dropped files into batches,
-//! [`export`] turns finished batches into results files.
+//! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
+//! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
+//! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
+//! `export` turns finished batches into results files.
 
 mod conclude;
 mod core;

@@ -1,6 +1,6 @@
 //! The only room with SQL: the ledger, the queue, limits and usage on an embedded `SQLite` file.
 //!
-//! [`Store`] is the way in. Writes go to one writer task ([`writer`]): reservations and settlements
+//! [`Store`] is the way in. Writes go to one writer task (`writer`): reservations and settlements
 //! share commits in its fast lane, everything else is cut into slices in its bulk lane. Reads go to
 //! a pool that cannot write. To add a query, write one function in the file of its subject and one
 //! method here.

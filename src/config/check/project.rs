@@ -226,13 +226,29 @@ fn read_key(
                     secret: SecretString::from(secret),
                     origin: KeyOrigin::Env(variable),
                 }),
-                None => project.absent_keys.push(AbsentKey { name, env: variable }),
+                None => {
+                    let why = "is not set or not one word of printable ASCII; set it, or name \
+                        another variable or a file in `keys`";
+                    let origin = KeyOrigin::Env(variable);
+                    project.absent_keys.push(AbsentKey { name, origin, why: why.to_owned() });
+                }
             }
         }
         (None, Some(file)) => {
             let path = absolute_path(document, &format!("file of key `{name}`"), file)?;
-            let secret = read_secret_file(document, file.span(), &path, env)?;
-            project.keys.push(Key { name, secret, origin: KeyOrigin::File(path) });
+            match read_secret_file(document, file.span(), &path, env) {
+                Ok(secret) => {
+                    project.keys.push(Key { name, secret, origin: KeyOrigin::File(path) });
+                }
+                // Only the daemon's user may read it, and a credential of systemd is there only
+                // while the unit runs: whoever asks for a report needs no key.
+                Err(ConfigError::UnreadableSecret { source, .. }) => {
+                    let why = format!("cannot be read: {source}; only the daemon needs it");
+                    let origin = KeyOrigin::File(path);
+                    project.absent_keys.push(AbsentKey { name, origin, why });
+                }
+                Err(error) => return Err(error),
+            }
         }
         (Some(_), Some(_)) | (None, None) => {
             let what = format!("key `{name}` needs exactly one of `env` and `file`");

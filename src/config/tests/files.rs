@@ -149,3 +149,19 @@ fn the_example_loads() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     assert!(fs::read_to_string(docs).unwrap().contains(&text), "the page shows the example");
 }
+
+#[test]
+fn a_key_file_that_cannot_be_read_is_missing_and_no_error_of_the_configuration() {
+    let (_dir, path) = secret_file(CANARY.as_bytes(), 0o600);
+    let gone = path.with_extension("gone");
+    let text = format!(
+        "[[project]]\nname = \"demo\"\nkeys = [{{ name = \"k\", file = \"{}\" }}]\n",
+        gone.display()
+    );
+    let config = load(&text).unwrap();
+    assert!(config.projects[0].keys.is_empty());
+    let told = config.projects[0].missing_keys().remove(0);
+    let wanted = format!("project `demo`: key `k` is missing: file {} cannot be", gone.display());
+    assert!(told.starts_with(&wanted), "{told}");
+    assert!(config.render_masked().contains("# missing: file "), "{}", config.render_masked());
+}

@@ -264,7 +264,7 @@ fn the_printed_form_says_what_each_model_is_allowed_and_who_says_so() {
                    requests 3 per 10s (config)\n";
     assert!(text.contains(allowed), "{text}");
     assert!(text.contains("# imagen-3.0-generate-002: ipm 20 (preset:gemini-2025-02/tier1)\n"));
-    assert!(text.contains("# missing: UNSET is unset\n"), "{text}");
+    assert!(text.contains("# missing: environment variable UNSET\n"), "{text}");
     let free = load(PROJECT).unwrap().render_masked();
     assert!(free.contains("# imagen-3.0-generate-002: off (preset:gemini-2025-02/free)\n"));
 }

@@ -220,18 +220,14 @@ fn read_key(
                 return Err(document.refuse(variable.span(), what, fix));
             }
             let variable = variable.get_ref().clone();
-            match env.text(&variable).map(str::trim).filter(|value| is_secret(value)) {
-                Some(secret) => project.keys.push(Key {
-                    name,
-                    secret: SecretString::from(secret),
-                    origin: KeyOrigin::Env(variable),
-                }),
-                None => {
-                    let why = "is not set or not one word of printable ASCII; set it, or name \
-                        another variable or a file in `keys`";
-                    let origin = KeyOrigin::Env(variable);
-                    project.absent_keys.push(AbsentKey { name, origin, why: why.to_owned() });
-                }
+            if let Some(secret) = env.text(&variable).map(str::trim).filter(|v| is_secret(v)) {
+                let secret = SecretString::from(secret);
+                project.keys.push(Key { name, secret, origin: KeyOrigin::Env(variable) });
+            } else {
+                let why = "is not set or not one word of printable ASCII; set it, or name \
+                    another variable or a file in `keys`";
+                let origin = KeyOrigin::Env(variable);
+                project.absent_keys.push(AbsentKey { name, origin, why: why.to_owned() });
             }
         }
         (None, Some(file)) => {

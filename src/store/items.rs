@@ -253,20 +253,6 @@ pub(super) async fn export(
         .collect()
 }
 
-/// How many items of a batch are held, waiting for a word of the user.
-pub(super) async fn held(pool: &SqlitePool, id: BatchId) -> Result<u64, StoreError> {
-    let (first, end) = id.range();
-    let row = sqlx::query!(
-        r#"SELECT count(*) AS "held!: i64" FROM item WHERE state = 4 AND id >= ?1 AND id < ?2"#,
-        first,
-        end
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(StoreError::sql("counting held items"))?;
-    count("held", row.held)
-}
-
 /// The finished batches of which results are left.
 pub(super) async fn finished_with_results(pool: &SqlitePool) -> Result<Vec<BatchId>, StoreError> {
     let rows = sqlx::query!(

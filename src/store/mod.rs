@@ -289,11 +289,6 @@ impl Reader {
         items::export(&self.pool, id, after, limit).await
     }
 
-    /// How many items of a batch are held.
-    pub async fn held(&self, id: BatchId) -> Result<u64, StoreError> {
-        items::held(&self.pool, id).await
-    }
-
     /// An unfinished batch made of the same content under the same name by the same owner.
     pub async fn same_file(
         &self,
@@ -309,11 +304,6 @@ impl Reader {
         source: &Source,
     ) -> Result<Option<(BatchId, String)>, StoreError> {
         queue::same_drop(&self.pool, source).await
-    }
-
-    /// Whether an output name belongs to an unfinished batch.
-    pub async fn name_taken(&self, out_name: &str) -> Result<bool, StoreError> {
-        queue::name_taken(&self.pool, out_name).await
     }
 
     /// The attempts that a crash left open.

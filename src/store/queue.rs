@@ -456,16 +456,3 @@ pub(super) async fn same_drop(
     .map_err(StoreError::sql("looking for the same drop"))?;
     Ok(row.map(|row| (BatchId(row.id), row.uid)))
 }
-
-/// Whether an output name belongs to an unfinished batch.
-pub(super) async fn name_taken(pool: &SqlitePool, out_name: &str) -> Result<bool, StoreError> {
-    let row = sqlx::query!(
-        r#"SELECT EXISTS (SELECT 1 FROM batch WHERE state < 2 AND out_name = ?1)
-            AS "taken!: bool""#,
-        out_name
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(StoreError::sql("looking for a name"))?;
-    Ok(row.taken)
-}

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use tidegate::calendar::QuotaDay;
-use tidegate::gate::admit::{BucketId, Gate, Verdict};
+use tidegate::gate::admit::{BucketId, Gate};
 use tidegate::gate::day::{DAY_EDGE_MS, DayCharge};
 use tidegate::gate::limits::{Limit, Window};
-use tidegate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use tidegate::gate::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
+use tidegate::gate::verdict::{Ask, Verdict};
 use tidegate::gate::window::{AttemptId, DELTA_MS};
 
 use crate::world::World;
@@ -73,13 +74,13 @@ impl GateClient {
 
     fn begin(&mut self) {
         self.gate = Gate::default();
-        self.gate.define(BUCKET, self.limits.clone(), self.day.clone());
+        self.gate.define(BUCKET, ProjectId(1), self.limits.clone(), self.day.clone());
     }
 }
 
 impl Client for GateClient {
     fn check(&mut self, need: &Weights, now: Now) -> Result<(), BootMs> {
-        match self.gate.check(BUCKET, need, now) {
+        match self.gate.check(&ask(*need), now) {
             Verdict::Fits => Ok(()),
             Verdict::Wait(wait) => {
                 assert!(wait.until > now.boot, "a wait of no length: {wait:?} at {now:?}");
@@ -90,7 +91,7 @@ impl Client for GateClient {
     }
 
     fn reserve(&mut self, id: AttemptId, need: Weights, now: Now) -> DayCharge {
-        let lo = self.gate.reserve(id, BUCKET, need, now);
+        let lo = self.gate.reserve(id, &ask(need), now);
         if self.flaw == Some(Flaw::BoundAtSend) {
             self.gate.bound(id, now.boot);
         }
@@ -129,7 +130,7 @@ impl Client for GateClient {
                 }
             }
             let u = row.u.expect("it was just set");
-            self.gate.restore(row.id, BUCKET, row.weights, u);
+            self.gate.restore(row.id, BUCKET, None, row.weights, u);
             self.gate.restore_day(BUCKET, row.charge, row.weights);
         }
     }
@@ -157,7 +158,7 @@ impl NaiveClient {
     pub(crate) fn new(world: &World, naive: Naive) -> Self {
         let rolling = |limit: Limit| match limit.window {
             Window::Rolling { ms } => (limit.metric, ms, limit.value),
-            Window::Day => panic!("naive clients know no days"),
+            Window::Day | Window::Concurrent => panic!("naive clients know no days"),
         };
         let limits = world.limits().into_iter().map(rolling).collect();
         Self { limits, naive, sent: BTreeMap::new() }
@@ -211,6 +212,10 @@ impl Client for NaiveClient {
     }
 
     fn restart(&mut self, _: &mut [Row], _: Now) {}
+}
+
+fn ask(need: Weights) -> Ask {
+    Ask { bucket: BUCKET, key: KeyId(0), class: Class::Batch, need }
 }
 
 fn no_day() -> DayCharge {

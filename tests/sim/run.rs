@@ -219,7 +219,7 @@ impl<'a, C: Client> Run<'a, C> {
     fn item(&mut self) -> Item {
         let requests = 1;
         let Some(tpm) = self.world.tpm else {
-            let weights = Weights { requests, input_tokens: 0, images: 0 };
+            let weights = Weights { requests, ..Weights::default() };
             return Item { estimate: weights, actual: weights };
         };
         // One in ten is large, up to the limit itself.
@@ -227,8 +227,8 @@ impl<'a, C: Client> Run<'a, C> {
         let input_tokens = self.rng.u64(1..=most);
         let used = if self.rng.bool() { input_tokens } else { self.rng.u64(0..=input_tokens) };
         Item {
-            estimate: Weights { requests, input_tokens, images: 0 },
-            actual: Weights { requests, input_tokens: used, images: 0 },
+            estimate: Weights { requests, input_tokens, ..Weights::default() },
+            actual: Weights { requests, input_tokens: used, ..Weights::default() },
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a run is like: limits, the provider's manners, the network, the load. Drawn from a seed.
 
 use fastrand::Rng;
-use tidegate::gate::limits::{Limit, MINUTE_MS, Source, Window};
+use tidegate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use tidegate::gate::units::Metric;
 
 use crate::oracle::{DayRule, Oracle, Rule, Shape};
@@ -161,7 +161,13 @@ impl World {
 
     /// The limits as the client knows them.
     pub(crate) fn limits(&self) -> Vec<Limit> {
-        let limit = |metric, window, value| Limit { metric, window, value, source: Source::Config };
+        let limit = |metric, window, value| Limit {
+            metric,
+            window,
+            scope: Scope::Project,
+            value,
+            source: Source::Config,
+        };
         let rolling = |ms| Window::Rolling { ms };
         let mut limits = vec![limit(Metric::Requests, rolling(MINUTE_MS), self.rpm)];
         limits.extend(self.tpm.map(|tpm| limit(Metric::InputTokens, rolling(MINUTE_MS), tpm)));

@@ -143,7 +143,7 @@ impl Ledger {
         let store = Store::open(dir, "bench").await?;
         let group = GroupSetup { models: vec!["model".to_owned()], limits: Vec::new() };
         let groups = [("group".to_owned(), group)].into();
-        let project = ProjectSetup { name: "bench".to_owned(), groups };
+        let project = ProjectSetup { shared: None, name: "bench".to_owned(), groups };
         let ids = store.sync_project(project, UnixMs(1)).await?;
         let next = Arc::new(AtomicI64::new(1));
         Ok(Self { store, project_id: ids.id, bucket_id: ids.buckets["group"], next })
@@ -152,6 +152,7 @@ impl Ledger {
     fn row(&self) -> NewAttempt {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         NewAttempt {
+            text: None,
             id: AttemptId(id),
             item_id: None,
             project_id: self.project_id,

@@ -191,6 +191,8 @@ fn queued(id: i64) -> QueuedItem {
     let not_before = UnixMs(0);
     let (input_tokens, images) = (WEIGHT.input_tokens, WEIGHT.images);
     QueuedItem {
+        output_tokens_max: None,
+        text: None,
         id,
         offset: 0,
         bytes: 300,

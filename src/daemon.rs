@@ -13,12 +13,13 @@ use crate::api::{self, Api, BindError, Listener};
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, Project};
+use crate::engine::desk::{Desk, SharedRoutes};
 use crate::engine::intake::Intake;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
 use crate::engine::{BatchSetup, Event};
 use crate::spool::{Spool, SpoolError};
-use crate::store::{BatchState, Store, StoreError};
+use crate::store::{BatchState, SetLimit, Store, StoreError};
 use crate::upstream::{Client, UpstreamError};
 
 /// What keeps a daemon from starting.
@@ -63,6 +64,7 @@ pub struct Daemon {
     stop: watch::Sender<bool>,
     engine: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
+    desk: Desk,
 }
 
 /// Starts a daemon. When this returns, the addresses are bound, the schema is up to date and the
@@ -83,6 +85,8 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     for batch in store.reader().finished_with_results().await? {
         store.clear_results(batch).await?;
     }
+    let sets = store.reader().set_limits().await?;
+    let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
     let now = clock::now();
     // The seed only spreads retries; boots and runs differ enough by their time.
     let (engine, routes) = start::assemble(&config, &store, now, now.boot.0).await?;
@@ -115,14 +119,16 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     }
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let defaults = config.defaults.clone();
+    let routes = SharedRoutes::new(routes);
+    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone());
     let intake = Intake { shell, routes, defaults, scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
-    let api = Api::new(config, store, spool, queries, events, scanned_seen.clone());
+    let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone());
     let mut others = vec![tokio::spawn(intake.run(stopped.clone()))];
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
     }
-    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others })
+    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others, desk })
 }
 
 async fn open_store(state_dir: &Path) -> Result<Store, DaemonError> {
@@ -135,6 +141,12 @@ impl Daemon {
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where limits are changed.
+    #[must_use]
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Waits until `incoming/` has been looked through once: the daemon is ready.

@@ -20,7 +20,7 @@ struct Guard {
 
 /// The router behind the guard of one listener.
 pub(super) fn guarded(router: Router, api: &Api, port: Option<u16>) -> Router {
-    let auth = api.inner.config.server.auth.clone();
+    let auth = api.inner.desk.config().server.auth.clone();
     router.layer(middleware::from_fn_with_state(Guard { port, auth }, check))
 }
 

@@ -15,8 +15,8 @@ pub(crate) use problem::Problem;
 
 pub use listen::{BindError, Listener, bind, serve};
 
-use crate::config::Config;
 use crate::engine::Event;
+use crate::engine::desk::Desk;
 use crate::engine::run::Query;
 use crate::spool::Spool;
 use crate::store::Store;
@@ -29,7 +29,7 @@ pub struct Api {
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    desk: Desk,
     store: Store,
     spool: Arc<Spool>,
     queries: mpsc::Sender<Query>,
@@ -41,13 +41,13 @@ impl Api {
     /// An API over a running daemon's parts.
     #[must_use]
     pub fn new(
-        config: Config,
+        desk: Desk,
         store: Store,
         spool: Arc<Spool>,
         queries: mpsc::Sender<Query>,
         events: mpsc::Sender<Event>,
         scanned: watch::Receiver<bool>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { config, store, spool, queries, events, scanned }) }
+        Self { inner: Arc::new(Inner { desk, store, spool, queries, events, scanned }) }
     }
 }

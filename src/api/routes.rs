@@ -56,7 +56,8 @@ async fn wrong_method() -> Problem {
 }
 
 async fn healthz(State(api): State<Api>) -> Response {
-    let state_dir = &api.inner.config.server.state_dir;
+    let config = api.inner.desk.config();
+    let state_dir = &config.server.state_dir;
     let version = env!("CARGO_PKG_VERSION");
     Json(json!({"status": "ok", "version": version, "state_dir": state_dir})).into_response()
 }
@@ -82,7 +83,7 @@ async fn get_usage(
     let Query(params) = params.map_err(|error| bad(error.body_text()))?;
     let now = clock::now();
     let query = params.read(now).map_err(|error| bad(chain(&error)))?;
-    let terms = Terms::of(&api.inner.config)
+    let terms = Terms::of(&api.inner.desk.config())
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)))?;
     let reader = api.inner.store.reader();
     Ok(Json(usage(reader, &query, &terms, Prices::shipped(), now).await?))
@@ -93,7 +94,7 @@ async fn get_limits(State(api): State<Api>) -> Answer<Json<LimitsReport>> {
     let asked = api.inner.queries.send(run::Query::Buckets(reply)).await;
     asked.map_err(|_| stopping())?;
     let (buckets, projects) = answer.await.map_err(|_| stopping())?;
-    Ok(Json(limits(buckets, projects, &api.inner.config, clock::now().wall)))
+    Ok(Json(limits(buckets, projects, &api.inner.desk.config(), clock::now().wall)))
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::env::Env;
 use super::error::{ConfigError, Document};
@@ -28,6 +28,13 @@ pub struct Key {
     pub secret: SecretString,
     /// Where it was read.
     pub origin: KeyOrigin,
+}
+
+impl Key {
+    /// Whether it is the same key under the same name.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.secret.expose_secret() == other.secret.expose_secret()
+    }
 }
 
 /// Where a secret comes from.

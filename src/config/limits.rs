@@ -224,28 +224,32 @@ impl Project {
         let row = self.preset_row(model);
         let quota_group = self.quota_group(model);
         let written = self.limits.iter().find(|w| self.quota_group(&w.model) == quota_group);
-        if row.is_none() && written.is_none() {
+        let set = self.set.get(quota_group);
+        if row.is_none() && written.is_none() && set.is_none() {
             return ModelRule::Unknown;
         }
         let empty = BTreeMap::new();
+        let set = set.unwrap_or(&empty);
         let of_preset = row.and_then(|row| row.tiers.get(&self.tier)).unwrap_or(&empty);
-        let allowance = join(of_preset, &self.preset_source(), written);
+        let layers = Layers { of_preset, preset: self.preset_source(), written, set };
+        let allowance = layers.join();
         ModelRule::Known { quota_group: quota_group.to_owned(), allowance }
     }
 
-    /// The limits that all of the project's models share: the file's for the model `*`.
+    /// The limits that all of the project's models share: those of the model `*`.
     #[must_use]
     pub fn shared_limits(&self) -> Vec<Limit> {
-        let written = self.limits.iter().filter(|limits| limits.model == ALL_MODELS);
-        let limits = written.flat_map(|written| {
-            let named =
-                written.dimensions.iter().filter_map(|(dimension, setting)| match setting {
-                    Setting::Value(value) => Some(dimension.limit(*value, Source::Config)),
-                    Setting::None | Setting::Off => None,
-                });
-            named.chain(written.extra.iter().cloned())
-        });
-        limits.collect()
+        let empty = BTreeMap::new();
+        let layers = Layers {
+            of_preset: &empty,
+            preset: self.preset_source(),
+            written: self.limits.iter().find(|limits| limits.model == ALL_MODELS),
+            set: self.set.get(ALL_MODELS).unwrap_or(&empty),
+        };
+        match layers.join() {
+            Allowance::Limited(limits) => limits,
+            Allowance::Off { .. } => Vec::new(),
+        }
     }
 
     /// Every model that the preset or the file knows: the preset's in its order, then the file's
@@ -254,16 +258,21 @@ impl Project {
     pub fn known_models(&self) -> Vec<&str> {
         let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);
         let own = self.limits.iter().map(|limits| limits.model.as_str());
-        let own = own.filter(|model| *model != ALL_MODELS);
+        let written = own.filter(|model| *model != ALL_MODELS).collect::<Vec<_>>();
+        let is_written =
+            |group: &&str| written.iter().any(|model| self.quota_group(model) == *group);
+        let set = self.set.keys().map(String::as_str).filter(|group| *group != ALL_MODELS);
+        let set: Vec<_> = set.filter(|group| !is_written(group)).collect();
         of_preset
             .map(|row| row.id.as_str())
-            .chain(own.filter(|model| self.preset_row(model).is_none()))
+            .chain(written.into_iter().chain(set).filter(|model| self.preset_row(model).is_none()))
             .collect()
     }
 
     /// The provider's own quota that `model` counts against, as far as the preset knows; else the
     /// model itself.
-    pub(super) fn quota_group<'a>(&'a self, model: &'a str) -> &'a str {
+    #[must_use]
+    pub fn quota_group<'a>(&'a self, model: &'a str) -> &'a str {
         self.preset_row(model).map_or(model, |row| row.quota_group.as_str())
     }
 
@@ -297,34 +306,44 @@ pub fn dollars(nanos: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn join(
-    of_preset: &BTreeMap<Dimension, Setting>,
-    preset: &Source,
-    written: Option<&ModelLimits>,
-) -> Allowance {
-    let empty = BTreeMap::new();
-    let of_file = written.map_or(&empty, |written| &written.dimensions);
-    let says_off = |settings: &BTreeMap<Dimension, Setting>| {
-        settings.values().any(|setting| *setting == Setting::Off)
-    };
-    if says_off(of_file) {
-        return Allowance::Off { source: Source::Config };
-    }
-    if says_off(of_preset) && of_file.is_empty() {
-        return Allowance::Off { source: preset.clone() };
-    }
-    let mut limits = Vec::new();
-    for dimension in Dimension::ALL {
-        let (setting, source) = match of_file.get(&dimension) {
-            Some(setting) => (Some(setting), &Source::Config),
-            None => (of_preset.get(&dimension), preset),
-        };
-        match setting {
-            Some(Setting::Value(value)) => limits.push(dimension.limit(*value, source.clone())),
-            // An "off" that is left here is the preset's, lifted by the file.
-            Some(Setting::None | Setting::Off) | None => {}
+/// What says something about a model, the last word last.
+struct Layers<'a> {
+    of_preset: &'a BTreeMap<Dimension, Setting>,
+    preset: Source,
+    written: Option<&'a ModelLimits>,
+    set: &'a BTreeMap<Dimension, Setting>,
+}
+
+impl Layers<'_> {
+    fn join(&self) -> Allowance {
+        let empty = BTreeMap::new();
+        let of_file = self.written.map_or(&empty, |written| &written.dimensions);
+        let layers = [
+            (self.set, Source::Set),
+            (of_file, Source::Config),
+            (self.of_preset, self.preset.clone()),
+        ];
+        // The uppermost layer that says anything turns the model on or off.
+        for (layer, source) in &layers {
+            if layer.values().any(|setting| *setting == Setting::Off) {
+                return Allowance::Off { source: source.clone() };
+            }
+            if !layer.is_empty() {
+                break;
+            }
         }
+        let mut limits = Vec::new();
+        for dimension in Dimension::ALL {
+            let said = layers.iter().find_map(|(layer, source)| {
+                let setting = layer.get(&dimension)?;
+                // An "off" that is left here was lifted by a layer above.
+                (*setting != Setting::Off).then_some((setting, source))
+            });
+            if let Some((Setting::Value(value), source)) = said {
+                limits.push(dimension.limit(*value, source.clone()));
+            }
+        }
+        limits.extend(self.written.into_iter().flat_map(|written| written.extra.iter().cloned()));
+        Allowance::Limited(limits)
     }
-    limits.extend(written.into_iter().flat_map(|written| written.extra.iter().cloned()));
-    Allowance::Limited(limits)
 }

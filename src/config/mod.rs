@@ -17,6 +17,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -122,7 +123,13 @@ pub struct Project {
     pub reserve: Reserve,
     /// The file's own limits; no two entries for one quota group.
     pub limits: Vec<ModelLimits>,
+    /// What users set while a daemon ran, by quota group ([`ALL_MODELS`] for all together): it
+    /// beats the file. Not in the file; whoever has the database enters it.
+    pub set: SetLimits,
 }
+
+/// Settings by quota group and dimension.
+pub type SetLimits = BTreeMap<String, BTreeMap<Dimension, Setting>>;
 
 /// The provider of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +211,54 @@ impl Config {
         );
         let path = Path::new("built-in configuration");
         check::read(Document { path, text: &text }, env, Origin::BuiltIn)
+    }
+
+    /// Takes up what users set: project, quota group, dimension and setting, in words. What names
+    /// no project or dimension of this configuration is left out.
+    #[must_use]
+    pub fn with_set_limits<'a>(
+        mut self,
+        sets: impl IntoIterator<Item = (&'a str, &'a str, &'a str, &'a str)>,
+    ) -> Self {
+        self.projects.iter_mut().for_each(|project| project.set.clear());
+        for (project, group, dimension, setting) in sets {
+            let known = self.projects.iter_mut().find(|known| known.name == project);
+            let dimension = dimension.parse::<Dimension>().ok();
+            let read = dimension.and_then(|it| Some((it, it.setting(setting).ok()?)));
+            if let (Some(project), Some((dimension, setting))) = (known, read) {
+                project.set.entry(group.to_owned()).or_default().insert(dimension, setting);
+            }
+        }
+        self
+    }
+
+    /// What of `new` cannot be taken up while a daemon runs, in words; empty when all can.
+    #[must_use]
+    pub fn needs_restart(&self, new: &Self) -> Vec<String> {
+        let mut needs = Vec::new();
+        if self.server != new.server {
+            needs.push("[server]".to_owned());
+        }
+        let names = |config: &Self| {
+            config.projects.iter().map(|project| project.name.clone()).collect::<Vec<_>>()
+        };
+        if names(self) != names(new) {
+            needs.push("the projects".to_owned());
+            return needs;
+        }
+        for (old, new) in self.projects.iter().zip(&new.projects) {
+            let same_keys = old.keys.len() == new.keys.len()
+                && old.keys.iter().zip(&new.keys).all(|(old, new)| old.is_same(new));
+            let parts = [
+                ("provider", old.provider != new.provider),
+                ("base_url", old.base_url != new.base_url),
+                ("keys", !same_keys),
+                ("day", old.day != new.day),
+            ];
+            let changed = parts.into_iter().filter(|(_, changed)| *changed);
+            needs.extend(changed.map(|(part, _)| format!("{part} of project {}", old.name)));
+        }
+        needs
     }
 
     /// The project of that name.

@@ -16,7 +16,7 @@ use super::{Config, ConfigError};
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Where to listen and where to keep state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// At least one, all different; TCP ones are loopback addresses.
     pub listen: Vec<Listen>,
@@ -36,6 +36,15 @@ pub struct Auth {
     /// The bearer token.
     pub token: SecretString,
 }
+
+impl PartialEq for Auth {
+    fn eq(&self, other: &Self) -> bool {
+        self.token_file == other.token_file
+            && self.token.expose_secret() == other.token.expose_secret()
+    }
+}
+
+impl Eq for Auth {}
 
 impl Auth {
     /// Whether `given` is the token. Hashes are compared, so the time taken says nothing of it.

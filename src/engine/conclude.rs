@@ -4,16 +4,13 @@ use super::core::Engine;
 use super::state::{Flight, Link, Settling};
 use crate::caps;
 use crate::formats::{self, InDoubt};
-use crate::gate::day::DAY_GRACE_MS;
-use crate::gate::limits::MINUTE_MS;
-use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use crate::gate::units::{Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
 };
 use crate::upstream::{
-    NotSentKind, Outcome, QuotaSubject, QuotaViolation, Refusal, RefusalClass, Report,
-    ThrottleKind, Usage,
+    NotSentKind, Outcome, QuotaSubject, QuotaViolation, Refusal, RefusalClass, Report, Usage,
 };
 
 /// An attempt's end as the shell tells it.
@@ -72,7 +69,7 @@ impl Engine {
     ) -> Conclusion {
         let fate = match &answer.report.outcome {
             Outcome::Answered { .. } => self.answered(now, flight),
-            Outcome::Refused(refusal) => self.refused(now, flight, refusal),
+            Outcome::Refused(refusal) => self.refused(now, id, flight, refusal),
             Outcome::NotSent { reason, kind } => {
                 let what = match kind {
                     NotSentKind::Connect | NotSentKind::Dns | NotSentKind::Tls => {
@@ -126,8 +123,8 @@ impl Engine {
     ) -> Conclusion {
         let Answer { key, report, line, latency_ms } = answer;
         let act = actual(flight.est, &report.outcome, fate.end);
-        if matches!(fate.end, AttemptEnd::Ok) {
-            self.gate.unblock(id);
+        if matches!(fate.end, AttemptEnd::Ok) && self.gate.unblock(id) {
+            self.memorise(flight.bucket, now, Vec::new());
         }
         let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
             self.gate.void(id);
@@ -178,14 +175,8 @@ impl Engine {
     fn answered(&mut self, now: Now, flight: &Flight) -> Fate {
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.unexplained = 0;
-        if let Some(learning) = &mut lane.learning {
-            learning.good += 1;
-            if learning.good >= learning.at_once {
-                learning.good = 0;
-                learning.at_once = learning.at_once.saturating_add(1);
-            }
-        }
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        lane.went_well(project.pace.max_in_flight);
         let key = &mut project.keys[flight.key];
         key.refused = 0;
         key.aside = None;
@@ -199,10 +190,10 @@ impl Engine {
         }
     }
 
-    fn refused(&mut self, now: Now, flight: &Flight, refusal: &Refusal) -> Fate {
+    fn refused(&mut self, now: Now, id: AttemptId, flight: &Flight, refusal: &Refusal) -> Fate {
         match refusal.class {
             RefusalClass::Throttled(kind) => {
-                self.throttled(now, flight, refusal, kind);
+                self.throttled(now, (id, flight), refusal, kind);
                 if self.is_too_large(flight, refusal) {
                     return Fate { end: AttemptEnd::Throttled, ..failed(flight, refusal) };
                 }
@@ -234,43 +225,6 @@ impl Engine {
         let tokens = |quota: &QuotaViolation| quota.subject == QuotaSubject::InputTokens;
         refusal.quota.iter().any(tokens)
             && self.gate.takes_all(flight.bucket, Metric::InputTokens, flight.est.input_tokens)
-    }
-
-    /// A 429: the bucket waits, not the item.
-    fn throttled(&mut self, now: Now, flight: &Flight, refusal: &Refusal, kind: ThrottleKind) {
-        let bucket = flight.bucket;
-        let asked = refusal.retry_delay_ms.unwrap_or(0);
-        let lane = self.lanes.get_mut(&bucket).expect("a flight has a lane");
-        if let Some(learning) = &mut lane.learning {
-            learning.at_once = (learning.at_once * 7 / 10).max(1);
-            learning.good = 0;
-        }
-        let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
-        tracing::warn!(bucket.id = bucket.0, quota.id = %what, retry_ms = asked,
-            "the provider said 429 ({what}): the model waits, no prompt is failed for it");
-        match kind {
-            ThrottleKind::PerDay => {
-                let opens = self.day_over(flight, now);
-                self.gate.block(bucket, opens, format!("the provider's day is used up ({what})"));
-            }
-            ThrottleKind::LimitZero => {
-                let opens = self.day_over(flight, now);
-                let reason = format!("the provider's limit is 0: not on this tier ({what})");
-                self.gate.block(bucket, opens, reason);
-            }
-            ThrottleKind::PerMinute => {
-                let asked = refusal.retry_delay_ms.unwrap_or(MINUTE_MS);
-                let wait = asked.max(1_000) + self.rng.u64(0..1_000);
-                let reason = format!("the provider said its minute is used up ({what})");
-                self.gate.block(bucket, now.boot.plus(wait), reason);
-            }
-            ThrottleKind::Unexplained => {
-                lane.unexplained = lane.unexplained.saturating_add(1);
-                let wait = asked.max(backoff(&mut self.rng, lane.unexplained));
-                let reason = "the provider said 429 and no more".to_owned();
-                self.gate.block(bucket, now.boot.plus(wait), reason);
-            }
-        }
     }
 
     fn set_key_aside(&mut self, now: Now, flight: &Flight, refusal: &Refusal) {
@@ -358,13 +312,6 @@ impl Engine {
         }
     }
 
-    /// When the day is over that the provider spoke of: the one in which the attempt was reserved,
-    /// also if another has begun since.
-    fn day_over(&self, flight: &Flight, now: Now) -> BootMs {
-        let end = self.projects[&flight.project].day.span_of(flight.day_lo).end;
-        now.boot_at(UnixMs::from(end).plus(DAY_GRACE_MS))
-    }
-
     /// Today, or the attempt's first day if the wall clock was set back over midnight since.
     fn last_day(&self, flight: &Flight, now: Now) -> String {
         let today = self.projects[&flight.project].day.span_at(now.wall.to_utc()).key;
@@ -382,7 +329,7 @@ pub(super) fn doubtful(policy: InDoubt) -> ItemState {
 }
 
 /// Full jitter: anything up to 2 s · 2^k, at most 120 s.
-fn backoff(rng: &mut fastrand::Rng, failures: u32) -> u64 {
+pub(super) fn backoff(rng: &mut fastrand::Rng, failures: u32) -> u64 {
     let ceiling = (caps::RETRY_BASE_MS << failures.min(6)).min(caps::RETRY_MAX_MS);
     rng.u64(0..=ceiling)
 }
@@ -468,6 +415,6 @@ fn quota_id(outcome: &Outcome) -> Option<String> {
     }
 }
 
-fn quota_id_of(refusal: &Refusal) -> Option<String> {
+pub(super) fn quota_id_of(refusal: &Refusal) -> Option<String> {
     refusal.quota.first().map(|violation| violation.quota_id.clone())
 }

@@ -10,7 +10,7 @@ use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::units::{BootMs, Now, ProjectId, UnixMs};
 use crate::gate::window::AttemptId;
-use crate::store::{BatchId, ItemState, QueuedItem};
+use crate::store::{BatchId, ItemState, QueuedItem, Remembered};
 
 /// Why a batch waits whose bucket the configuration no longer has.
 const NO_LANE: &str = "the configuration has no project and model for it any more";
@@ -31,6 +31,8 @@ pub struct Engine {
     pub(super) bytes_in_flight: u64,
     pub(super) rng: fastrand::Rng,
     pub(super) wake: Option<BootMs>,
+    /// What was learned and is to be kept.
+    pub(super) memos: Vec<Remembered>,
 }
 
 impl Engine {
@@ -51,6 +53,7 @@ impl Engine {
             bytes_in_flight: 0,
             rng: fastrand::Rng::with_seed(seed),
             wake: None,
+            memos: Vec::new(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Engine {
             self.handle(now, event, &mut effects);
         }
         self.plan(now, &mut effects);
+        effects.extend(self.memos.drain(..).map(|memo| Effect::Remember(Box::new(memo))));
         effects
     }
 
@@ -78,7 +82,8 @@ impl Engine {
 
     fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::Kept => {}
+            Event::Limits(new) => self.new_limits(*new, now),
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),
             Event::BatchOpened(setup) => self.open(*setup),
@@ -306,7 +311,7 @@ impl Engine {
                         .gate
                         .blocked(id)
                         .map(|(until, reason)| (at(until), reason.to_owned())),
-                    learning: lane.learning.is_some(),
+                    learning: lane.learning,
                     others_permille: self.gate.others_permille(id, now),
                     paced: self.gate.is_paced(id, now),
                 }

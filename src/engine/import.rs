@@ -209,6 +209,8 @@ impl Reading {
                     bytes: length,
                     tokens,
                     images,
+                    text: None,
+                    output_tokens_max: None,
                     state: 0,
                     line: None,
                 });
@@ -242,6 +244,8 @@ impl Reading {
             bytes: length.max(1),
             tokens: 0,
             images: 0,
+            text: None,
+            output_tokens_max: None,
             state: 2,
             line: String::from_utf8(line).ok(),
         });

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::desk::SharedRoutes;
 use super::dropped::{Rejection, options, priority_of, refusal, source_of};
 use super::import::{self, Ceiling, Imported};
 use super::run::Shell;
-use super::start::{Route, Routes};
+use super::start::Route;
 use super::state::{BatchSetup, Event};
 use crate::caps;
 use crate::clock;
@@ -30,7 +31,7 @@ pub struct Intake {
     /// What the engine's shell works with.
     pub shell: Shell,
     /// Where requests of each project and model go.
-    pub routes: Routes,
+    pub routes: SharedRoutes,
     /// What a file that does not say gets.
     pub defaults: Defaults,
     /// Set once `incoming/` has been looked through for the first time.
@@ -245,8 +246,10 @@ impl Intake {
             let reason = "no model: name one in the file's options, or `model` in [defaults]";
             return Ok(Err(reason.to_owned()));
         };
-        let Some((project_id, route)) = self.routes.find(&project, &model) else {
-            let known: Vec<_> = self.routes.projects().collect();
+        let found = self.routes.read().find(&project, &model);
+        let Some((project_id, route)) = found else {
+            let routes = self.routes.read();
+            let known: Vec<_> = routes.projects().collect();
             let reason =
                 format!("no project {project}: the configuration has {}", known.join(", "));
             return Ok(Err(reason));
@@ -283,11 +286,11 @@ impl Intake {
             request at a time at first"
         );
         let group = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
-        let setup =
-            ProjectSetup { name: project.to_owned(), groups: [(model.to_owned(), group)].into() };
+        let groups = [(model.to_owned(), group)].into();
+        let setup = ProjectSetup { name: project.to_owned(), groups, shared: None };
         let ids = self.shell.store.sync_project(setup, clock::now().wall).await?;
         let id = ids.buckets[model];
-        self.routes.add(project, model, id);
+        self.routes.write().add(project, model, id);
         self.tell(Event::BucketFound { id, project: project_id, group: model.to_owned() }).await;
         Ok(id)
     }
@@ -472,7 +475,7 @@ impl Intake {
         if !self.shell.spool.input_path(&batch.work).exists() {
             return self.end_rejected(batch).await;
         }
-        let limits = match self.routes.find(&batch.project, &batch.model) {
+        let limits = match self.routes.read().find(&batch.project, &batch.model) {
             Some((_, Route::Bucket { limits, .. })) => limits,
             _ => Arc::default(),
         };

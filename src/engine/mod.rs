@@ -2,15 +2,18 @@
 //!
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
+//! `learn` is what a 429 means and `desk` where limits are changed,
 //! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
 //! `export` turns finished batches into results files.
 
 mod conclude;
 mod core;
+pub mod desk;
 mod dropped;
 pub mod export;
 mod import;
 pub mod intake;
+mod learn;
 mod plan;
 pub mod run;
 pub mod start;
@@ -19,4 +22,7 @@ mod state;
 mod tests;
 
 pub use core::Engine;
-pub use state::{BatchSetup, BucketView, CANCELLED, Effect, Event, ProjectView, SendOrder};
+pub use state::{
+    BatchSetup, BucketView, CANCELLED, Effect, Event, Explained, NewLimits, ProjectView, Question,
+    SendOrder,
+};

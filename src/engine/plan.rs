@@ -1,7 +1,7 @@
 //! Starting what may go: first in, first out within a priority, one queue a bucket.
 
 use super::core::Engine;
-use super::state::{Effect, Flight, Project};
+use super::state::{Effect, Explained, Flight, Project, Question};
 use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DAY_EDGE_MS;
@@ -137,6 +137,22 @@ impl Engine {
         soonest.expect("a project that is not hindered has a key that is not set aside")
     }
 
+    /// What a request would need of every limit and what is there: the numbers by which it would
+    /// be started. None for a bucket that is not known.
+    pub fn explain(&mut self, question: &Question, now: Now) -> Option<Explained> {
+        let lane = self.lanes.get(&question.bucket)?;
+        let project = lane.project;
+        let hindrance = self.hindrance(question.bucket, now);
+        let hindrance = hindrance.map(|(until, reason)| (now.wall_at(until), reason));
+        let (key, _) = match self.projects[&project].turns(now).is_empty() {
+            true => (0, Verdict::Fits),
+            false => self.check_keys(now, question.bucket, question.need),
+        };
+        let explanation = self.gate.explain(&ask(question.bucket, key, question.need), now);
+        let key = self.projects[&project].keys.get(key).map(|key| key.name.clone());
+        Some(Explained { explanation, key, hindrance, now })
+    }
+
     /// The next item of a lane in order, without taking it.
     fn next_item(&self, id: BucketId, now: Now) -> Next {
         let mut later: Option<(BootMs, &'static str)> = None;
@@ -186,11 +202,18 @@ impl Engine {
         }
         let open_end = open_end(now);
         let lane = &self.lanes[&id];
-        if let Some(learning) = &lane.learning
-            && lane.in_flight >= learning.at_once
+        if let Some(reason) = &lane.off {
+            return Some((open_end, reason.clone()));
+        }
+        if let Some(crowd) = &lane.crowd
+            && lane.in_flight >= crowd.at_once
         {
-            let reason = format!("its limits are not known: {} at once so far", learning.at_once);
-            return Some((open_end, reason));
+            let why = if lane.learning {
+                "its limits are not known"
+            } else {
+                "the provider refused some without a reason"
+            };
+            return Some((open_end, format!("{why}: {} at once so far", crowd.at_once)));
         }
         let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
         project.hindrance(now, open_end)
@@ -226,6 +249,7 @@ impl Engine {
             s_boot: now.boot,
             day_lo: day_lo.to_string(),
             est,
+            text: item.text,
         };
         self.bytes_in_flight += item.bytes;
         let flight = Flight { batch, bucket, project: project_id, key, item, est, day_lo };
@@ -310,7 +334,7 @@ impl Project {
             }
             self.held = None;
         }
-        if self.in_flight >= self.max_in_flight {
+        if self.in_flight >= self.pace.max_in_flight {
             let reason = format!("{} requests are in flight (max_in_flight)", self.in_flight);
             return Some((open_end, reason));
         }
@@ -332,7 +356,7 @@ impl Project {
             let (until, reason) = soonest.unwrap_or((open_end, "no key".to_owned()));
             return Some((until, format!("every key of {} is set aside: {reason}", self.name)));
         }
-        if self.second.until(now.boot) < 1_000 && self.started >= self.starts_per_second {
+        if self.second.until(now.boot) < 1_000 && self.started >= self.pace.starts_per_second {
             let reason = format!("{} requests were started this second", self.started);
             return Some((self.second.plus(1_000), reason));
         }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::Engine;
 use super::export;
-use super::state::{BucketView, Effect, Event, ProjectView, SendOrder};
+use super::state::{BucketView, Effect, Event, Explained, ProjectView, Question, SendOrder};
 use crate::caps;
 use crate::clock;
 use crate::config::{BodyRetention, Config};
@@ -57,6 +57,8 @@ pub struct Shell {
 pub enum Query {
     /// Every bucket and project as it stands.
     Buckets(oneshot::Sender<(Vec<BucketView>, Vec<ProjectView>)>),
+    /// What a request would need, and what is there.
+    Explain(Question, oneshot::Sender<Option<Explained>>),
     /// Why each of these batches waits, and until when.
     Why(Vec<BatchId>, oneshot::Sender<BTreeMap<BatchId, (UnixMs, String)>>),
 }
@@ -118,6 +120,9 @@ fn answer(engine: &mut Engine, query: Query) {
         Query::Buckets(reply) => {
             let _ = reply.send((engine.buckets(now), engine.projects()));
         }
+        Query::Explain(question, reply) => {
+            let _ = reply.send(engine.explain(&question, now));
+        }
         Query::Why(batches, reply) => {
             let why = |batch| Some((batch, engine.why(batch, now)?));
             let _ = reply.send(batches.into_iter().filter_map(why).collect());
@@ -139,6 +144,11 @@ impl Shell {
                     shell.sweep(batch, reason, cancelled).await
                 }
                 Effect::Finish(batch) => shell.finish(batch).await,
+                Effect::Remember(memo) => {
+                    persist("keeping what was learned", || shell.store.remember((*memo).clone()))
+                        .await;
+                    Event::Kept
+                }
                 Effect::Seal { project, today } => shell.seal(project, today).await,
             };
             shell.tell(event).await;

@@ -15,8 +15,9 @@ use crate::config::{self, Config, ModelRule, UnknownModels};
 use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::day::{DAY_EDGE_MS, DayCharge};
+use crate::gate::learn::Memory;
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
-use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs};
+use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::store::{
     AttemptEnd, EndedAttempt, GroupSetup, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup,
@@ -98,6 +99,19 @@ impl Routes {
         self.projects.keys().map(String::as_str)
     }
 
+    /// Takes up what a project's models may do from now on; models that were learned of stay.
+    pub(super) fn renew(
+        &mut self,
+        project: &config::Project,
+        setup: &ProjectSetup,
+        buckets: &BTreeMap<String, BucketId>,
+    ) {
+        if let Some((_, unknown, models)) = self.projects.get_mut(&project.name) {
+            *unknown = project.unknown_models;
+            models.extend(models_of(project, setup, buckets));
+        }
+    }
+
     /// Adds a model that was learned of.
     pub fn add(&mut self, project: &str, model: &str, id: BucketId) {
         if let Some((_, _, models)) = self.projects.get_mut(project) {
@@ -135,7 +149,31 @@ pub fn setup(project: &config::Project) -> ProjectSetup {
             group.limits = limits;
         }
     }
-    ProjectSetup { name: project.name.clone(), groups }
+    ProjectSetup { name: project.name.clone(), groups, shared: Some(project.shared_limits()) }
+}
+
+/// Where the requests of every model go that presets, configuration and users know.
+fn models_of(
+    project: &config::Project,
+    setup: &ProjectSetup,
+    buckets: &BTreeMap<String, BucketId>,
+) -> BTreeMap<String, Route> {
+    let mut models = BTreeMap::new();
+    for (group, setup) in &setup.groups {
+        let Some(&id) = buckets.get(group) else { continue };
+        let limits: Arc<[Limit]> = setup.limits.clone().into();
+        for model in &setup.models {
+            models.insert(model.clone(), Route::Bucket { id, limits: limits.clone() });
+        }
+    }
+    for model in names(project) {
+        if let ModelRule::Known { allowance: Allowance::Off { source }, .. } =
+            project.allowance(model)
+        {
+            models.insert(model.to_owned(), Route::Off(source));
+        }
+    }
+    models
 }
 
 /// Enters every project of the configuration in the database and builds an engine on it.
@@ -183,10 +221,13 @@ async fn build(
     let next = reader.next_attempt().await?;
     let mut engine = Engine::new(Gate::default(), next, seed);
     let mut routes = Routes::default();
+    let mut keys = BTreeMap::new();
     for project in &config.projects {
         let Some(ids) = ids.get(&project.name) else { continue };
+        let places = project.keys.iter().zip(0..).map(|(key, at)| (key.name.clone(), KeyId(at)));
+        keys.extend(ids.buckets.values().map(|bucket| (*bucket, places.clone().collect())));
         let sealed = reader.sealed_before(ids.id).await?;
-        let models = add_project(&mut engine, project, ids, sealed)?;
+        let models = add_project(&mut engine, project, ids, sealed, now)?;
         routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
     }
     for model in reader.models().await? {
@@ -202,7 +243,8 @@ async fn build(
             .entry(model.model)
             .or_insert(Route::Bucket { id: model.bucket_id, limits: Arc::new([]) });
     }
-    restore(&mut engine, reader, now).await?;
+    recall(&mut engine, reader, now).await?;
+    restore(&mut engine, reader, &Keys(keys), now).await?;
     Ok((engine, routes))
 }
 
@@ -211,29 +253,19 @@ fn add_project(
     project: &config::Project,
     ids: &ProjectIds,
     sealed: Option<String>,
+    now: Now,
 ) -> Result<BTreeMap<String, Route>, StartError> {
     let day = quota_day(project)?;
-    let mut models = BTreeMap::new();
-    let mut rpm = None;
-    for (group, setup) in setup(project).groups {
+    let entered = setup(project);
+    let models = models_of(project, &entered, &ids.buckets);
+    let pace = Pace::of(project, &entered);
+    let shared = entered.shared.unwrap_or_default();
+    engine.gate.share(ProjectId(ids.id), shared, day.clone(), now);
+    for (group, setup) in entered.groups {
         let Some(&id) = ids.buckets.get(&group) else { continue };
-        rpm = rpm.max(rpm_of(&setup.limits));
-        let limits: Arc<[Limit]> = setup.limits.clone().into();
-        for model in setup.models {
-            models.insert(model, Route::Bucket { id, limits: limits.clone() });
-        }
         engine.gate.define(id, ProjectId(ids.id), setup.limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
-    for model in names(project) {
-        if let ModelRule::Known { allowance: Allowance::Off { source }, .. } =
-            project.allowance(model)
-        {
-            models.insert(model.to_owned(), Route::Off(source));
-        }
-    }
-    let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
-    let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
     let keys =
         project.keys.iter().map(|key| Key { name: key.name.clone(), refused: 0, aside: None });
     let state = Project {
@@ -241,9 +273,8 @@ fn add_project(
         keys: keys.collect(),
         next_key: 0,
         link: Link::default(),
-        max_in_flight: project.max_in_flight.unwrap_or(in_flight).max(1),
         in_flight: 0,
-        starts_per_second: caps::STARTS_PER_SECOND.max(rpm.unwrap_or(0) / 30),
+        pace,
         second: BootMs(0),
         started: 0,
         held: None,
@@ -256,43 +287,95 @@ fn add_project(
     Ok(models)
 }
 
+/// How fast a project may start requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) max_in_flight: u32,
+    pub(super) starts_per_second: u32,
+}
+
+impl Pace {
+    pub(super) fn of(project: &config::Project, setup: &ProjectSetup) -> Self {
+        let rpm = setup.groups.values().filter_map(|group| rpm_of(&group.limits)).max();
+        let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
+        let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
+        Self {
+            max_in_flight: project.max_in_flight.unwrap_or(in_flight).max(1),
+            starts_per_second: caps::STARTS_PER_SECOND.max(rpm.unwrap_or(0) / 30),
+        }
+    }
+}
+
 fn rpm_of(limits: &[Limit]) -> Option<u64> {
     let minute = Window::Rolling { ms: MINUTE_MS };
     let rpm = |limit: &&Limit| limit.metric == Metric::Requests && limit.window == minute;
     limits.iter().find(rpm).map(|limit| limit.value)
 }
 
+/// The place of each key in its project's configuration, by bucket and name.
+struct Keys(BTreeMap<BucketId, BTreeMap<String, KeyId>>);
+
+impl Keys {
+    fn find(&self, bucket: BucketId, name: &str) -> Option<KeyId> {
+        self.0.get(&bucket)?.get(name).copied()
+    }
+}
+
+/// Takes up what refusals taught before.
+async fn recall(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+    for (bucket, memory) in reader.memories().await? {
+        if !engine.lanes.contains_key(&bucket) {
+            continue;
+        }
+        match serde_json::from_str::<Memory>(&memory) {
+            Ok(memory) => engine.gate.remember(bucket, memory, now),
+            Err(error) => tracing::warn!(bucket.id = bucket.0, %error,
+                "what was learned of a bucket cannot be read, and is learned anew"),
+        }
+    }
+    for (bucket, counts_in) in reader.aliases().await? {
+        if engine.lanes.contains_key(&bucket) && engine.lanes.contains_key(&counts_in) {
+            engine.gate.merge(bucket, counts_in, now);
+        }
+    }
+    Ok(())
+}
+
 /// Puts back into the gate what the ledger says is still counted.
-async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+async fn restore(
+    engine: &mut Engine,
+    reader: &Reader,
+    keys: &Keys,
+    now: Now,
+) -> Result<(), StoreError> {
     let back = engine.gate.longest_window_ms() + LONGEST_ATTEMPT_MS;
     for attempt in reader.attempts_back(now, back).await? {
         let u = bound_now(&attempt, now);
-        engine.gate.restore(attempt.id, attempt.bucket_id, None, attempt.weights, u);
+        let key = keys.find(attempt.bucket_id, &attempt.key_name);
+        engine.gate.restore(attempt.id, attempt.bucket_id, key, attempt.weights, u);
     }
     // A start has ended these before; they are there in a look beside no daemon.
     for attempt in reader.open_attempts().await? {
         let u = now.boot.plus(DELTA_MS);
-        engine.gate.restore(attempt.id, attempt.bucket_id, None, attempt.est, u);
+        let key = keys.find(attempt.bucket_id, &attempt.key_name);
+        engine.gate.restore(attempt.id, attempt.bucket_id, key, attempt.est, u);
         if let Ok(day) = attempt.day_lo.parse() {
             let charge = DayCharge { lo: day, hi: day };
-            engine.gate.restore_day(attempt.bucket_id, charge, attempt.est);
+            engine.gate.restore_day(attempt.bucket_id, key, charge, attempt.est);
         }
     }
-    for (bucket, charge, weights) in reader.day_charges(now.wall.minus(DAYS_BACK_MS)).await? {
-        engine.gate.restore_day(bucket, charge, weights);
+    for row in reader.day_charges(now.wall.minus(DAYS_BACK_MS)).await? {
+        let key = keys.find(row.bucket_id, &row.key_name);
+        engine.gate.restore_day(row.bucket_id, key, row.charge, row.weights);
     }
+    let Some((last, other_boot)) = reader.last_wall().await? else { return Ok(()) };
     // Within one boot the boot clock tells, whatever the wall clock did.
-    if let Some((last, true)) = reader.last_wall().await?
-        && last.until(now.wall) < DISTRUST_MS
-    {
-        let until = now.boot.plus(MINUTE_MS).plus(DELTA_MS);
+    if other_boot && last.until(now.wall) < DISTRUST_MS {
         let reason = "the machine was restarted: one window is waited out";
         tracing::warn!("{reason}");
-        let buckets: Vec<_> = engine.lanes.keys().copied().collect();
-        for bucket in buckets {
-            engine.gate.block(bucket, until, reason.to_owned());
-        }
+        engine.gate.quarantine(now, reason);
     }
+    engine.distrust_days_before(last, now);
     Ok(())
 }
 

@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::NaiveDate;
+use tokio::sync::oneshot;
 
+use super::start::Pace;
 use crate::calendar::QuotaDay;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::BucketId;
-use crate::gate::units::{BootMs, Now, UnixMs, Weights};
-use crate::gate::verdict::LimitState;
+use crate::gate::limits::{Limit, Window};
+use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
-use crate::store::{Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError};
+use crate::store::{
+    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
+};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.
@@ -97,8 +102,29 @@ pub enum Event {
         /// Up to which day, not included; `None` when an open attempt stood in the way.
         before: Option<NaiveDate>,
     },
+    /// A project's limits are others now.
+    Limits(Box<NewLimits>),
+    /// What was learned is kept, or will be with the next lesson.
+    Kept,
     /// Start nothing new.
     Drain,
+}
+
+/// The limits of a project, as configured and set.
+#[derive(Debug)]
+pub struct NewLimits {
+    /// The project's row id.
+    pub(super) project: i64,
+    /// How fast it may start requests.
+    pub(super) pace: Pace,
+    /// What all of its buckets share.
+    pub(super) shared: Vec<Limit>,
+    /// Its buckets, with their quota groups: their limits, or why they are off.
+    pub(super) buckets: Vec<(BucketId, String, Result<Vec<Limit>, String>)>,
+    /// Of which limit nothing learned holds any more.
+    pub(super) forget: Option<(BucketId, Metric, Window)>,
+    /// Told when they are in force.
+    pub(super) done: oneshot::Sender<()>,
 }
 
 /// Everything the engine can order.
@@ -135,6 +161,8 @@ pub enum Effect {
     },
     /// Write a batch's results.
     Finish(BatchId),
+    /// Keep what a bucket has learned.
+    Remember(Box<Remembered>),
     /// Seal the days of a project before `today`.
     Seal {
         /// Which.
@@ -232,9 +260,8 @@ pub(super) struct Project {
     pub(super) keys: Vec<Key>,
     pub(super) next_key: usize,
     pub(super) link: Link,
-    pub(super) max_in_flight: u32,
+    pub(super) pace: Pace,
     pub(super) in_flight: u32,
-    pub(super) starts_per_second: u32,
     pub(super) second: BootMs,
     pub(super) started: u32,
     pub(super) held: Option<(BootMs, String)>,
@@ -269,8 +296,13 @@ pub(super) struct Lane {
     pub(super) model_group: String,
     /// Batches by priority, then age.
     pub(super) order: BTreeSet<(u8, BatchId)>,
-    /// Requests at once, for a model whose limits nobody knows.
-    pub(super) learning: Option<Learning>,
+    /// Whether nobody knows its limits.
+    pub(super) learning: bool,
+    /// How many requests at once, while that is being found out: of a model whose limits nobody
+    /// knows, and after a 429 that names no quota.
+    pub(super) crowd: Option<Crowd>,
+    /// Why nothing of it is sent: a user turned it off.
+    pub(super) off: Option<String>,
     pub(super) in_flight: u32,
     /// 429s without a quota's name, one after another.
     pub(super) unexplained: u32,
@@ -283,7 +315,9 @@ impl Lane {
             project,
             model_group: group,
             order: BTreeSet::new(),
-            learning: learning.then_some(Learning { at_once: 1, good: 0 }),
+            learning,
+            crowd: learning.then_some(Crowd { at_once: 1, good: 0 }),
+            off: None,
             in_flight: 0,
             unexplained: 0,
             wait: None,
@@ -291,9 +325,31 @@ impl Lane {
     }
 }
 
-/// Additive increase, multiplicative decrease.
+impl Lane {
+    /// A request was answered: after as many as go at once, one more may.
+    pub(super) fn went_well(&mut self, at_most: u32) {
+        let Some(crowd) = &mut self.crowd else { return };
+        crowd.good += 1;
+        if crowd.good >= crowd.at_once {
+            crowd.good = 0;
+            crowd.at_once = crowd.at_once.saturating_add(1);
+        }
+        if !self.learning && crowd.at_once >= at_most {
+            self.crowd = None;
+        }
+    }
+
+    /// A request was refused without a reason: seven tenths of what went at once go on.
+    pub(super) fn went_badly(&mut self) {
+        let at_once = self.crowd.as_ref().map_or(self.in_flight, |crowd| crowd.at_once);
+        self.crowd =
+            Some(Crowd { at_once: (at_once / 10 * 7 + at_once % 10 * 7 / 10).max(1), good: 0 });
+    }
+}
+
+/// Additive increase, multiplicative decrease of what goes at once.
 #[derive(Clone, Debug)]
-pub(super) struct Learning {
+pub(super) struct Crowd {
     pub(super) at_once: u32,
     pub(super) good: u32,
 }
@@ -377,6 +433,30 @@ pub struct BucketView {
     pub others_permille: Option<u64>,
     /// Whether batch requests keep a distance from one another.
     pub paced: bool,
+}
+
+/// A request that somebody wonders about.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Whose.
+    pub project: String,
+    /// The bucket in which its model counts.
+    pub bucket: BucketId,
+    /// What it would take.
+    pub need: Weights,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// What the gate says, with every limit.
+    pub explanation: Explanation,
+    /// The key that it would be sent with.
+    pub key: Option<String>,
+    /// What besides quota keeps it, and until when at least.
+    pub hindrance: Option<(UnixMs, String)>,
+    /// When all this was so.
+    pub now: Now,
 }
 
 /// A project as reports show it.

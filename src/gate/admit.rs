@@ -279,26 +279,30 @@ impl Gate {
         weights: Weights,
         u: BootMs,
     ) {
-        let place = Ask {
-            bucket: self.root(bucket),
-            key: key.unwrap_or(KeyId(u32::MAX)),
-            class: Class::Batch,
-            need: weights,
-        };
+        let place = self.place(bucket, key, weights);
         if self.buckets.contains_key(&place.bucket) {
             self.each(&place, &mut |space| space.restore(Holder::Attempt(id), &weights, u));
         }
     }
 
     /// Enters a day's sum of the ledger at start.
-    pub fn restore_day(&mut self, bucket: BucketId, charge: DayCharge, weights: Weights) {
-        let root = self.root(bucket);
-        let Some(bucket) = self.buckets.get_mut(&root) else { return };
-        bucket.spaces.all.days.charge(charge, &weights);
-        let project = bucket.project;
-        if let Some(shared) = &mut self.owners.entry(project).or_default().shared {
-            shared.all.days.charge(charge, &weights);
+    pub fn restore_day(
+        &mut self,
+        bucket: BucketId,
+        key: Option<KeyId>,
+        charge: DayCharge,
+        weights: Weights,
+    ) {
+        let place = self.place(bucket, key, weights);
+        if self.buckets.contains_key(&place.bucket) {
+            self.each(&place, &mut |space| space.days.charge(charge, &weights));
         }
+    }
+
+    fn place(&self, bucket: BucketId, key: Option<KeyId>, need: Weights) -> Ask {
+        // A key that the configuration has no more counts by itself as well.
+        let key = key.unwrap_or(KeyId(u32::MAX));
+        Ask { bucket: self.root(bucket), key, class: Class::Batch, need }
     }
 
     /// Whether `weight` is all that a limit of the bucket allows of `metric` at once.

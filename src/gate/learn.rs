@@ -55,8 +55,8 @@ pub struct Quota {
     pub id: String,
     /// What it counts.
     pub metric: Metric,
-    /// Over what.
-    pub window: Window,
+    /// Over what; none when it is not said, and then the limit's value has to tell.
+    pub window: Option<Window>,
     /// Up to what, if said.
     pub value: Option<u64>,
 }
@@ -143,6 +143,7 @@ pub(super) struct Trust {
     phantoms: u64,
     pub(super) probes: u32,
     pub(super) overrun_tokens: u64,
+    quota_name: Option<String>,
 }
 
 /// All that a bucket has learned, to be kept over a restart. Instants are by the wall clock.
@@ -157,13 +158,15 @@ pub struct Memory {
     block: Option<(UnixMs, String, bool)>,
     probes: u32,
     phantoms: Vec<(Metric, Window, u64, UnixMs)>,
+    quota_name: Option<String>,
 }
 
 impl Gate {
     /// Takes in a 429 to an attempt that is still open: shuts the bucket for as long as it must,
     /// and returns what was learned. `jitter_ms` is added to a wait.
     ///
-    /// Without any quota by name nothing is learned and nothing is shut.
+    /// Without a quota that can be told nothing is learned and nothing is shut, and `None` is
+    /// returned: it may be any other shortage.
     ///
     /// # Panics
     /// When the books in memory contradict themselves.
@@ -173,17 +176,23 @@ impl Gate {
         throttle: &Throttle,
         now: Now,
         jitter_ms: u64,
-    ) -> Vec<Lesson> {
-        let Some(open) = self.attempts.get(&id).copied() else { return Vec::new() };
+    ) -> Option<Vec<Lesson>> {
+        let open = self.attempts.get(&id).copied()?;
         let mut lessons = Vec::new();
         if let Some(quota) = throttle.quotas.iter().find(|quota| quota.value == Some(0)) {
             let reason = format!("the provider's limit is 0: not on this tier ({})", quota.id);
             lessons.push(self.shut_for_the_day(&open, now, reason));
-            return lessons;
+            return Some(lessons);
         }
+        let mut told = false;
         for quota in &throttle.quotas {
-            let explained = self.learn_value(open.ask.bucket, quota, now, &mut lessons);
-            match quota.window {
+            let Some(window) = quota.window.or_else(|| self.window_of(&open, quota)) else {
+                continue;
+            };
+            told = true;
+            let quota = &Quota { window: Some(window), ..quota.clone() };
+            let explained = self.learn_value(open.ask.bucket, quota, window, now, &mut lessons);
+            match window {
                 Window::Day => lessons.push(self.day_is_over(id, &open, quota, now)),
                 Window::Rolling { ms } => {
                     self.others(&open.ask, quota, explained, now, &mut lessons);
@@ -196,7 +205,17 @@ impl Gate {
                 Window::Concurrent => {}
             }
         }
-        lessons
+        told.then_some(lessons)
+    }
+
+    /// The window of the one known limit that has the value which a refusal names.
+    fn window_of(&mut self, open: &Open, quota: &Quota) -> Option<Window> {
+        let meters = &self.bucket(open.ask.bucket).spaces.all.meters;
+        let is_it =
+            |limit: &Limit| limit.metric == quota.metric && Some(limit.value) == quota.value;
+        let mut like = meters.iter().map(|meter| &meter.limit).filter(|limit| is_it(limit));
+        let first = like.next()?;
+        like.next().is_none().then_some(first.window)
     }
 
     /// What others use of a bucket's quota, in thousandths of the limit, if that shows.
@@ -219,6 +238,20 @@ impl Gate {
     #[must_use]
     pub fn overrun_tokens(&self, bucket: BucketId) -> u64 {
         self.buckets.get(&self.root(bucket)).map_or(0, |bucket| bucket.trust.overrun_tokens)
+    }
+
+    /// The name by which the provider refuses requests of a bucket, once it did.
+    #[must_use]
+    pub fn quota_name(&self, bucket: BucketId) -> Option<&str> {
+        self.buckets.get(&self.root(bucket))?.trust.quota_name.as_deref()
+    }
+
+    /// Notes the name by which the provider refuses requests of a bucket.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn set_quota_name(&mut self, bucket: BucketId, name: &str) {
+        self.bucket(bucket).trust.quota_name = Some(name.to_owned());
     }
 
     /// Forgets what was learned of one limit of a bucket.
@@ -262,6 +295,7 @@ impl Gate {
                 .map(|block| (now.wall_at(block.until), block.reason.clone(), block.of_day)),
             probes: trust.probes,
             phantoms,
+            quota_name: trust.quota_name.clone(),
         }
     }
 
@@ -278,6 +312,7 @@ impl Gate {
         trust.paced = memory.paced;
         trust.delta_more_ms = memory.delta_more_ms.min(DELTA_MAX_MS - DELTA_MS);
         trust.probes = memory.probes;
+        trust.quota_name = memory.quota_name;
         self.apply(id, now);
         let bucket = self.bucket(id);
         for meter in &mut bucket.spaces.all.meters {
@@ -311,19 +346,20 @@ impl Gate {
         &mut self,
         id: BucketId,
         quota: &Quota,
+        window: Window,
         now: Now,
         lessons: &mut Vec<Lesson>,
     ) -> bool {
         let Some(value) = quota.value else { return false };
         let bucket = self.bucket(id);
-        let from = bucket.value_of(quota.metric, quota.window);
-        let known = bucket.trust.known(quota.metric, quota.window).map(|known| known.value);
+        let from = bucket.value_of(quota.metric, window);
+        let known = bucket.trust.known(quota.metric, window).map(|known| known.value);
         if from == Some(value) || known == Some(value) {
             return false;
         }
-        let stated = bucket.stated.iter().find(|limit| is_of(limit, quota.metric, quota.window));
+        let stated = bucket.stated.iter().find(|limit| is_of(limit, quota.metric, window));
         let was = stated.map(|limit| limit.value);
-        let Quota { id: quota_id, metric, window, .. } = quota.clone();
+        let Quota { id: quota_id, metric, .. } = quota.clone();
         bucket.trust.learned.retain(|known| (known.metric, known.window) != (metric, window));
         let at = now.wall;
         let learned = Learned { metric, window, value, was, at, quota_id: quota_id.clone() };
@@ -356,7 +392,8 @@ impl Gate {
     ) {
         let edges = self.edges(ask.bucket);
         let bucket = self.bucket(ask.bucket);
-        let Some(index) = bucket.meter(quota.metric, quota.window) else { return };
+        let Some(window @ Window::Rolling { ms }) = quota.window else { return };
+        let Some(index) = bucket.meter(quota.metric, window) else { return };
         let view = View { now, edges, delta_ms: bucket.trust.delta_ms() };
         let used = bucket.spaces.all.read(index, 0, view).used;
         let meter = &bucket.spaces.all.meters[index];
@@ -368,7 +405,6 @@ impl Gate {
         }
         let weight = limit - used;
         if weight > 0 {
-            let Window::Rolling { ms } = quota.window else { return };
             bucket.trust.phantoms += 1;
             let until = now.boot.plus(ms);
             bucket.spaces.all.haunt(index, bucket.trust.phantoms, weight, until);
@@ -385,7 +421,7 @@ impl Gate {
         let bucket = self.bucket(open.ask.bucket);
         let was_probe =
             bucket.block.as_ref().is_some_and(|block| block.of_day && block.canary == Some(id));
-        if let Some(index) = bucket.meter(quota.metric, quota.window) {
+        if let Some(index) = bucket.meter(quota.metric, Window::Day) {
             let limit = bucket.spaces.all.meters[index].limit.value;
             let used = bucket.spaces.all.days.used(open.day_lo, quota.metric);
             let others = limit.saturating_sub(used);

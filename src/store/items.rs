@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::StoreError;
-use super::ledger::{count, to_json};
+use super::ledger::{TextWeight, count, text_weight, to_json};
 use super::queue::BatchId;
 use crate::gate::units::UnixMs;
 
@@ -24,6 +24,10 @@ pub struct NewItem {
     pub tokens: u64,
     /// Images to reserve.
     pub images: u64,
+    /// What the input tokens were estimated from.
+    pub text: Option<TextWeight>,
+    /// The most output that the request allows.
+    pub output_tokens_max: Option<u64>,
     /// 0 queued, or 2 for a bad line that is answered by `line`.
     pub state: u8,
     /// The results line of a bad line.
@@ -43,6 +47,10 @@ pub struct QueuedItem {
     pub input_tokens: u64,
     /// Images to reserve.
     pub images: u64,
+    /// What the input tokens were estimated from.
+    pub text: Option<TextWeight>,
+    /// The most output that the request allows.
+    pub output_tokens_max: Option<u64>,
     /// Attempts that failed on their own account.
     pub attempts: u32,
     /// Attempts whose fate is unknown.
@@ -57,9 +65,12 @@ pub(super) async fn insert_items(
 ) -> Result<(), StoreError> {
     let json = to_json(rows)?;
     sqlx::query!(
-        "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state)
+        "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state,
+            text_bytes, media_tokens, kind, output_tokens_max)
         SELECT value ->> 'id', value ->> 'offset', value ->> 'bytes', value ->> 'tokens',
-            value ->> 'images', value ->> 'state'
+            value ->> 'images', value ->> 'state', value ->> '$.text.text_bytes',
+            value ->> '$.text.media_tokens', value ->> '$.text.kind',
+            value ->> 'output_tokens_max'
         FROM jsonb_each(?1)",
         json
     )
@@ -177,7 +188,7 @@ pub(super) async fn queued(
     let after = after.max(first);
     let rows = sqlx::query!(
         "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts,
-            not_before
+            not_before, text_bytes, media_tokens, kind, output_tokens_max
         FROM item WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         after,
         end,
@@ -194,6 +205,11 @@ pub(super) async fn queued(
                 bytes: count("item.line_bytes", row.line_bytes)?,
                 input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
                 images: count("item.est_images", row.est_images)?,
+                text: text_weight(row.text_bytes, row.media_tokens, row.kind)?,
+                output_tokens_max: row
+                    .output_tokens_max
+                    .map(|most| count("item.output_tokens_max", most))
+                    .transpose()?,
                 attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
                 doubts: u32::try_from(row.doubts).unwrap_or(u32::MAX),
                 not_before: UnixMs(row.not_before),

@@ -1,11 +1,10 @@
 //! The ledger: an attempt is inserted before its first byte leaves and updated once.
 
 use serde::Serialize;
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::SqliteConnection;
 
 use super::error::StoreError;
 use crate::gate::admit::BucketId;
-use crate::gate::day::DayCharge;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 
@@ -34,6 +33,19 @@ pub struct NewAttempt {
     pub day_lo: String,
     /// What it takes from each dimension.
     pub est: Weights,
+    /// What its estimate of input tokens was made of, if known.
+    pub text: Option<TextWeight>,
+}
+
+/// What an estimate of input tokens is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TextWeight {
+    /// Bytes of text.
+    pub text_bytes: u64,
+    /// Tokens of media, and what comes on top of any text.
+    pub media_tokens: u64,
+    /// The code of the text's kind.
+    pub kind: i64,
 }
 
 /// How an attempt ended. The numbers are the `state` column's.
@@ -225,12 +237,15 @@ pub(super) async fn insert_attempts(
     let json = to_json(rows)?;
     sqlx::query!(
         "INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class,
-            state, boot_id, s_wall, s_boot, day_lo, est_requests, est_input_tokens, est_images)
+            state, boot_id, s_wall, s_boot, day_lo, est_requests, est_input_tokens, est_images,
+            est_spend_nanos, text_bytes, media_tokens, kind)
         SELECT value ->> 'id', value ->> 'item_id', value ->> 'project_id',
             value ->> 'bucket_id', value ->> 'model', value ->> 'key_name',
             value ->> 'tenant', 0, 0, (SELECT max(id) FROM boot), value ->> 's_wall',
             value ->> 's_boot', value ->> 'day_lo', value ->> '$.est.requests',
-            value ->> '$.est.input_tokens', value ->> '$.est.images'
+            value ->> '$.est.input_tokens', value ->> '$.est.images',
+            value ->> '$.est.spend_nanos', value ->> '$.text.text_bytes',
+            value ->> '$.text.media_tokens', value ->> '$.text.kind'
         FROM jsonb_each(?1)",
         json
     )
@@ -266,6 +281,7 @@ async fn end_attempts(
             act_requests = e.value ->> '$.act.requests',
             act_input_tokens = e.value ->> '$.act.input_tokens',
             act_images = e.value ->> '$.act.images',
+            act_spend_nanos = e.value ->> '$.act.spend_nanos',
             prompt_tokens = e.value ->> '$.tokens.prompt',
             cached_tokens = e.value ->> '$.tokens.cached',
             output_tokens = e.value ->> '$.tokens.output',
@@ -331,214 +347,6 @@ pub(super) async fn update_items(
     Ok(())
 }
 
-/// An attempt that a crash left open.
-#[derive(Clone, Debug)]
-pub struct OpenAttempt {
-    /// The row id.
-    pub id: AttemptId,
-    /// Its item.
-    pub item_id: Option<i64>,
-    /// The name of its project.
-    pub project: String,
-    /// Its bucket.
-    pub bucket_id: BucketId,
-    /// The first day it counts on.
-    pub day_lo: String,
-    /// What was reserved.
-    pub est: Weights,
-    /// What its item had behind it.
-    pub item_attempts: u32,
-    /// Doubts its item had before.
-    pub item_doubts: u32,
-    /// What its batch wants done: `retry`, `hold` or `fail`.
-    pub policy: String,
-}
-
-/// The attempts that were open when the last daemon ended.
-pub(super) async fn open_attempts(pool: &SqlitePool) -> Result<Vec<OpenAttempt>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT a.id AS "id!", iif(i.state = 0, a.item_id, NULL) AS "item_id: i64",
-            p.name AS project, a.bucket_id, a.day_lo,
-            a.est_requests, a.est_input_tokens, a.est_images,
-            coalesce(i.attempts, 0) AS "attempts!: i64", coalesce(i.doubts, 0) AS "doubts!: i64",
-            coalesce(b.in_doubt, 'fail') AS "policy!: String"
-        FROM attempt AS a JOIN project AS p ON p.id = a.project_id
-            LEFT JOIN item AS i ON i.id = a.item_id
-            LEFT JOIN batch AS b ON b.id = a.item_id >> 32
-        WHERE a.state = 0 ORDER BY a.id"#
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::sql("reading open attempts"))?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(OpenAttempt {
-                id: AttemptId(row.id),
-                item_id: row.item_id,
-                project: row.project,
-                bucket_id: BucketId(row.bucket_id),
-                day_lo: row.day_lo,
-                est: weights(row.est_requests, row.est_input_tokens, row.est_images)?,
-                item_attempts: small(row.attempts)?,
-                item_doubts: small(row.doubts)?,
-                policy: row.policy,
-            })
-        })
-        .collect()
-}
-
-/// A settled attempt that may still occupy a window.
-#[derive(Clone, Debug)]
-pub struct RecentAttempt {
-    /// The row id.
-    pub id: AttemptId,
-    /// Its bucket.
-    pub bucket_id: BucketId,
-    /// What it took.
-    pub weights: Weights,
-    /// Its bound by the wall clock.
-    pub u_wall: UnixMs,
-    /// Its bound by `CLOCK_BOOTTIME` of its own boot.
-    pub u_boot: BootMs,
-    /// Whether that boot is the present one.
-    pub same_boot: bool,
-}
-
-/// The settled attempts with an id of at least `first`.
-pub(super) async fn recent_attempts(
-    pool: &SqlitePool,
-    first: i64,
-) -> Result<Vec<RecentAttempt>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT id AS "id!", bucket_id, act_requests AS "requests!",
-            act_input_tokens AS "tokens!", act_images AS "images!", u_wall AS "u_wall!",
-            u_boot AS "u_boot!",
-            (boot_id = (SELECT max(id) FROM boot)) AS "same_boot!: bool"
-        FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4)"#,
-        first
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::sql("reading recent attempts"))?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(RecentAttempt {
-                id: AttemptId(row.id),
-                bucket_id: BucketId(row.bucket_id),
-                weights: weights(row.requests, row.tokens, row.images)?,
-                u_wall: UnixMs(row.u_wall),
-                u_boot: BootMs(count("attempt.u_boot", row.u_boot)?),
-                same_boot: row.same_boot,
-            })
-        })
-        .collect()
-}
-
-/// What was charged to quota days, by the settled attempts with an id of at least `first`.
-pub(super) async fn day_charges(
-    pool: &SqlitePool,
-    first: i64,
-) -> Result<Vec<(BucketId, DayCharge, Weights)>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT bucket_id, day_lo, day_hi AS "day_hi!", sum(act_requests) AS "requests!: i64",
-            sum(act_input_tokens) AS "tokens!: i64", sum(act_images) AS "images!: i64"
-        FROM attempt WHERE id >= ?1 AND state NOT IN (0, 4) GROUP BY bucket_id, day_lo, day_hi"#,
-        first
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::sql("summing the day"))?;
-    rows.into_iter()
-        .map(|row| {
-            let charge = DayCharge { lo: day(&row.day_lo)?, hi: day(&row.day_hi)? };
-            let sum = weights(row.requests, row.tokens, row.images)?;
-            Ok((BucketId(row.bucket_id), charge, sum))
-        })
-        .collect()
-}
-
-/// The first attempt reserved at or after `since`. A wall clock that was set back can hide rows, so
-/// callers ask with slack.
-pub(super) async fn first_attempt_since(
-    pool: &SqlitePool,
-    since: UnixMs,
-) -> Result<i64, StoreError> {
-    first_attempt(pool, |row| row.s_wall < since.0).await
-}
-
-/// The first attempt reserved at most `back_ms` before `now`: of the present boot by its own clock,
-/// which no step of the wall clock touches.
-pub(super) async fn first_attempt_back(
-    pool: &SqlitePool,
-    now: Now,
-    back_ms: u64,
-) -> Result<i64, StoreError> {
-    let boot = i64::try_from(now.boot.0.saturating_sub(back_ms)).unwrap_or(i64::MAX);
-    let wall = now.wall.minus(back_ms).0;
-    first_attempt(pool, |row| if row.present { row.s_boot < boot } else { row.s_wall < wall }).await
-}
-
-struct Reserved {
-    s_wall: i64,
-    s_boot: i64,
-    /// In the present boot of the machine.
-    present: bool,
-}
-
-/// The first attempt that is not `before`, found by halving: ids grow with time.
-async fn first_attempt(
-    pool: &SqlitePool,
-    before: impl Fn(&Reserved) -> bool,
-) -> Result<i64, StoreError> {
-    let mut low = 0;
-    let mut high = next_attempt(pool).await?.0;
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let row = sqlx::query!(
-            r#"SELECT id AS "id!", s_wall, s_boot,
-                boot_id = (SELECT max(id) FROM boot) AS "present!: bool"
-            FROM attempt WHERE id >= ?1 ORDER BY id LIMIT 1"#,
-            middle
-        )
-        .fetch_optional(pool)
-        .await
-        .map_err(StoreError::sql("finding a time in the ledger"))?;
-        let Some(row) = row else {
-            high = middle;
-            continue;
-        };
-        let reserved = Reserved { s_wall: row.s_wall, s_boot: row.s_boot, present: row.present };
-        if before(&reserved) {
-            low = row.id + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(low)
-}
-
-/// The id that the next attempt gets.
-pub(super) async fn next_attempt(pool: &SqlitePool) -> Result<AttemptId, StoreError> {
-    let row = sqlx::query!(r#"SELECT coalesce(max(id), 0) AS "id!: i64" FROM attempt"#)
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::sql("reading the ledger's end"))?;
-    Ok(AttemptId(row.id + 1))
-}
-
-/// The latest wall-clock instant in the ledger, with whether any row is of another boot.
-pub(super) async fn last_wall(pool: &SqlitePool) -> Result<Option<(UnixMs, bool)>, StoreError> {
-    let row = sqlx::query!(
-        r#"SELECT max(s_wall, coalesce(u_wall, 0)) AS "wall!: i64",
-            boot_id <> (SELECT max(id) FROM boot) AS "other_boot!: bool"
-        FROM attempt ORDER BY id DESC LIMIT 1"#
-    )
-    .fetch_optional(pool)
-    .await
-    .map_err(StoreError::sql("reading the ledger's end"))?;
-    Ok(row.map(|row| (UnixMs(row.wall), row.other_boot)))
-}
-
 pub(super) fn to_json<T: Serialize + ?Sized>(rows: &T) -> Result<String, StoreError> {
     serde_json::to_string(rows)
         .map_err(|error| StoreError::Inconsistent(format!("a row cannot be written: {error}")))
@@ -558,20 +366,43 @@ pub(super) fn count(column: &str, value: i64) -> Result<u64, StoreError> {
         .map_err(|_| StoreError::Inconsistent(format!("{column} is negative: {value}")))
 }
 
-fn small(value: i64) -> Result<u32, StoreError> {
+pub(super) fn small(value: i64) -> Result<u32, StoreError> {
     u32::try_from(value)
         .map_err(|_| StoreError::Inconsistent(format!("a counter is out of range: {value}")))
 }
 
-fn weights(requests: i64, input_tokens: i64, images: i64) -> Result<Weights, StoreError> {
+pub(super) fn weights(
+    requests: i64,
+    input_tokens: i64,
+    images: i64,
+    spend_nanos: i64,
+) -> Result<Weights, StoreError> {
     Ok(Weights {
         requests: count("attempt.requests", requests)?,
         input_tokens: count("attempt.input_tokens", input_tokens)?,
         images: count("attempt.images", images)?,
-        ..Weights::default()
+        spend_nanos: count("attempt.spend_nanos", spend_nanos)?,
+        sessions: 0,
     })
 }
 
-fn day(text: &str) -> Result<chrono::NaiveDate, StoreError> {
+pub(super) fn day(text: &str) -> Result<chrono::NaiveDate, StoreError> {
     text.parse().map_err(|_| StoreError::Inconsistent(format!("attempt.day is not a date: {text}")))
+}
+
+/// What an estimate was made of, of columns that are all there or all absent.
+pub(super) fn text_weight(
+    text_bytes: Option<i64>,
+    media_tokens: Option<i64>,
+    kind: Option<i64>,
+) -> Result<Option<TextWeight>, StoreError> {
+    let (Some(text_bytes), Some(media_tokens), Some(kind)) = (text_bytes, media_tokens, kind)
+    else {
+        return Ok(None);
+    };
+    Ok(Some(TextWeight {
+        text_bytes: count("text_bytes", text_bytes)?,
+        media_tokens: count("media_tokens", media_tokens)?,
+        kind,
+    }))
 }

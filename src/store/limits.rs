@@ -6,7 +6,7 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::StoreError;
 use crate::gate::admit::BucketId;
-use crate::gate::limits::{Limit, Window};
+use crate::gate::limits::{Limit, Scope, Window};
 use crate::gate::units::UnixMs;
 
 /// A project as the configuration has it, to be entered or brought up to date.
@@ -16,6 +16,8 @@ pub struct ProjectSetup {
     pub name: String,
     /// Its quota groups, by name.
     pub groups: BTreeMap<String, GroupSetup>,
+    /// The limits that all of them share; none leaves them as they are.
+    pub shared: Option<Vec<Limit>>,
 }
 
 /// A quota group of a project.
@@ -56,6 +58,9 @@ pub(super) async fn sync(
         let bucket = sync_group(conn, row.id, group, setup, now).await?;
         ids.buckets.insert(group.clone(), bucket);
     }
+    if let Some(shared) = &project.shared {
+        enter_limits(conn, (row.id, 0), shared, now).await?;
+    }
     Ok(ids)
 }
 
@@ -88,11 +93,25 @@ async fn sync_group(
         .await
         .map_err(StoreError::sql("entering a model"))?;
     }
-    sqlx::query!("DELETE FROM quota_limit WHERE bucket_id = ?1", row.id)
-        .execute(&mut *conn)
-        .await
-        .map_err(StoreError::sql("replacing limits"))?;
-    for limit in &setup.limits {
+    enter_limits(conn, (project_id, row.id), &setup.limits, now).await?;
+    Ok(BucketId(row.id))
+}
+
+async fn enter_limits(
+    conn: &mut SqliteConnection,
+    (project_id, bucket_id): (i64, i64),
+    limits: &[Limit],
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "DELETE FROM quota_limit WHERE project_id = ?1 AND bucket_id = ?2",
+        project_id,
+        bucket_id
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("replacing limits"))?;
+    for limit in limits {
         let metric = limit.metric.as_str();
         let window = match limit.window {
             Window::Rolling { ms } => i64::try_from(ms).unwrap_or(i64::MAX),
@@ -101,12 +120,19 @@ async fn sync_group(
         };
         let value = i64::try_from(limit.value).unwrap_or(i64::MAX);
         let source = limit.source.to_string();
+        let scope = match limit.scope {
+            Scope::Project => "project",
+            Scope::Key => "key",
+        };
         sqlx::query!(
-            "INSERT INTO quota_limit (bucket_id, metric, window_ms, value, source, set_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            row.id,
+            "INSERT INTO quota_limit (project_id, bucket_id, metric, window_ms, scope, value,
+                source, set_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            project_id,
+            bucket_id,
             metric,
             window,
+            scope,
             value,
             source,
             now.0
@@ -115,7 +141,212 @@ async fn sync_group(
         .await
         .map_err(StoreError::sql("entering a limit"))?;
     }
-    Ok(BucketId(row.id))
+    Ok(())
+}
+
+/// A limit that a user set while a daemon ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetLimit {
+    /// Whose.
+    pub project: String,
+    /// The quota group; `*` for what all models share.
+    pub quota_group: String,
+    /// `rpm`, `tpm` …
+    pub dimension: String,
+    /// A number, `none` or `off`.
+    pub setting: String,
+}
+
+impl SetLimit {
+    /// Project, quota group, dimension and setting.
+    #[must_use]
+    pub fn parts(&self) -> (&str, &str, &str, &str) {
+        (&self.project, &self.quota_group, &self.dimension, &self.setting)
+    }
+}
+
+/// A change of a limit, for its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitEvent {
+    /// When.
+    pub at: UnixMs,
+    /// The project's row id.
+    pub project_id: i64,
+    /// The quota group; `*` for what all models share.
+    pub quota_group: String,
+    /// `rpm`, `tpm` …
+    pub dimension: String,
+    /// What was in force; none for no limit.
+    pub was: Option<String>,
+    /// What is said now; none for nothing.
+    pub became: Option<String>,
+    /// `learned` or `set`.
+    pub source: String,
+    /// The quota's id, or what a user did.
+    pub reason: String,
+}
+
+/// Enters, or with `None` takes back, what a user sets.
+pub(super) async fn set(
+    conn: &mut SqliteConnection,
+    event: &LimitEvent,
+    setting: Option<&str>,
+) -> Result<(), StoreError> {
+    match setting {
+        Some(setting) => sqlx::query!(
+            "INSERT INTO limit_set (project_id, quota_group, dimension, setting, set_at)
+            VALUES (?1, ?2, ?3, ?4, ?5)
+            ON CONFLICT DO UPDATE SET setting = excluded.setting, set_at = excluded.set_at",
+            event.project_id,
+            event.quota_group,
+            event.dimension,
+            setting,
+            event.at.0
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("setting a limit"))?,
+        None => sqlx::query!(
+            "DELETE FROM limit_set
+            WHERE project_id = ?1 AND quota_group = ?2 AND dimension = ?3",
+            event.project_id,
+            event.quota_group,
+            event.dimension
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("taking back a limit"))?,
+    };
+    note(conn, event).await
+}
+
+async fn note(conn: &mut SqliteConnection, event: &LimitEvent) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO limit_event (at, project_id, quota_group, dimension, was, became, source,
+            reason)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        event.at.0,
+        event.project_id,
+        event.quota_group,
+        event.dimension,
+        event.was,
+        event.became,
+        event.source,
+        event.reason
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("noting a change of a limit"))?;
+    Ok(())
+}
+
+/// Everything that users set.
+pub(super) async fn sets(pool: &SqlitePool) -> Result<Vec<SetLimit>, StoreError> {
+    sqlx::query_as!(
+        SetLimit,
+        "SELECT p.name AS project, s.quota_group, s.dimension, s.setting
+        FROM limit_set AS s JOIN project AS p ON p.id = s.project_id
+        ORDER BY p.name, s.quota_group, s.dimension"
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading what was set"))
+}
+
+/// The newest changes of a project's limits, newest first.
+pub(super) async fn events(
+    pool: &SqlitePool,
+    project_id: i64,
+    limit: i64,
+) -> Result<Vec<LimitEvent>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT at, quota_group, dimension, was, became, source, reason FROM limit_event
+        WHERE project_id = ?1 ORDER BY id DESC LIMIT ?2",
+        project_id,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading the history of limits"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| LimitEvent {
+            at: UnixMs(row.at),
+            project_id,
+            quota_group: row.quota_group,
+            dimension: row.dimension,
+            was: row.was,
+            became: row.became,
+            source: row.source,
+            reason: row.reason,
+        })
+        .collect())
+}
+
+/// What a bucket learned, and the changes of limits that came of it.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// Which.
+    pub bucket: BucketId,
+    /// `gate::learn::Memory` as JSON.
+    pub memory: String,
+    /// When.
+    pub at: UnixMs,
+    /// What changed.
+    pub events: Vec<LimitEvent>,
+    /// The bucket in which its requests count from now on.
+    pub counts_in: Option<BucketId>,
+}
+
+/// Keeps what a bucket has learned.
+pub(super) async fn remember(
+    conn: &mut SqliteConnection,
+    learned: &Remembered,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO bucket_memory (bucket_id, memory, at) VALUES (?1, ?2, ?3)
+        ON CONFLICT DO UPDATE SET memory = excluded.memory, at = excluded.at",
+        learned.bucket.0,
+        learned.memory,
+        learned.at.0
+    )
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::sql("keeping what was learned"))?;
+    if let Some(into) = learned.counts_in {
+        sqlx::query!(
+            "INSERT INTO bucket_alias (bucket_id, counts_in, at) VALUES (?1, ?2, ?3)
+            ON CONFLICT DO UPDATE SET counts_in = excluded.counts_in, at = excluded.at",
+            learned.bucket.0,
+            into.0,
+            learned.at.0
+        )
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("joining two buckets"))?;
+    }
+    for event in &learned.events {
+        note(conn, event).await?;
+    }
+    Ok(())
+}
+
+/// What every bucket has learned, as JSON.
+pub(super) async fn memories(pool: &SqlitePool) -> Result<Vec<(BucketId, String)>, StoreError> {
+    let rows = sqlx::query!("SELECT bucket_id, memory FROM bucket_memory ORDER BY bucket_id")
+        .fetch_all(pool)
+        .await
+        .map_err(StoreError::sql("reading what was learned"))?;
+    Ok(rows.into_iter().map(|row| (BucketId(row.bucket_id), row.memory)).collect())
+}
+
+/// Which bucket counts in which other, in the order in which it was learned.
+pub(super) async fn aliases(pool: &SqlitePool) -> Result<Vec<(BucketId, BucketId)>, StoreError> {
+    let rows = sqlx::query!("SELECT bucket_id, counts_in FROM bucket_alias ORDER BY at, bucket_id")
+        .fetch_all(pool)
+        .await
+        .map_err(StoreError::sql("reading joined buckets"))?;
+    Ok(rows.into_iter().map(|row| (BucketId(row.bucket_id), BucketId(row.counts_in))).collect())
 }
 
 /// A model of the ledger, with its bucket.

@@ -15,6 +15,7 @@ mod items;
 mod ledger;
 mod limits;
 mod queue;
+mod recall;
 mod usage;
 mod writer;
 
@@ -25,16 +26,17 @@ pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ExportItem, NewItem, QueuedItem};
 pub use ledger::{
-    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, OpenAttempt, RecentAttempt,
-    Settlement, Tokens,
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
-pub use limits::{GroupSetup, KnownModel, ProjectIds, ProjectSetup};
+pub use limits::{
+    GroupSetup, KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit,
+};
 pub use queue::{Batch, BatchId, BatchState, NewBatch, Source};
+pub use recall::{DayUseRow, Observation, OpenAttempt, RecentAttempt};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
 use crate::gate::admit::BucketId;
-use crate::gate::day::DayCharge;
-use crate::gate::units::{Now, UnixMs, Weights};
+use crate::gate::units::{Now, UnixMs};
 use crate::gate::window::AttemptId;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -130,6 +132,26 @@ impl Store {
             .await
     }
 
+    /// Sets a limit, or with `None` takes back what was set, and notes the change.
+    pub async fn set_limit(
+        &self,
+        event: LimitEvent,
+        setting: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { limits::set(conn, &event, setting.as_deref()).await })
+            })
+            .await
+    }
+
+    /// Keeps what a bucket has learned.
+    pub async fn remember(&self, learned: Remembered) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { limits::remember(conn, &learned).await }))
+            .await
+    }
+
     /// Enters a batch whose lines are still to be imported.
     pub async fn enter_batch(&self, batch: NewBatch) -> Result<BatchId, StoreError> {
         self.writer
@@ -213,7 +235,7 @@ impl Store {
             Some(day) => day_start(&day).minus(2 * 86_400_000),
             None => UnixMs(0),
         };
-        let first = ledger::first_attempt_since(&self.reader.pool, since).await?;
+        let first = recall::first_attempt_since(&self.reader.pool, since).await?;
         let today = today.to_string();
         self.writer
             .bulk(move |conn| {
@@ -308,7 +330,7 @@ impl Reader {
 
     /// The attempts that a crash left open.
     pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
-        ledger::open_attempts(&self.pool).await
+        recall::open_attempts(&self.pool).await
     }
 
     /// The settled attempts reserved at most `back_ms` before `now`, or a little earlier.
@@ -317,27 +339,29 @@ impl Reader {
         now: Now,
         back_ms: u64,
     ) -> Result<Vec<RecentAttempt>, StoreError> {
-        let first = ledger::first_attempt_back(&self.pool, now, back_ms).await?;
-        ledger::recent_attempts(&self.pool, first).await
+        let first = recall::first_attempt_back(&self.pool, now, back_ms).await?;
+        recall::recent_attempts(&self.pool, first).await
     }
 
     /// What the attempts reserved at or after `since` charged to quota days.
-    pub async fn day_charges(
-        &self,
-        since: UnixMs,
-    ) -> Result<Vec<(BucketId, DayCharge, Weights)>, StoreError> {
-        let first = ledger::first_attempt_since(&self.pool, since).await?;
-        ledger::day_charges(&self.pool, first).await
+    pub async fn day_charges(&self, since: UnixMs) -> Result<Vec<DayUseRow>, StoreError> {
+        let first = recall::first_attempt_since(&self.pool, since).await?;
+        recall::day_charges(&self.pool, first).await
+    }
+
+    /// What the last `back` attempts teach estimates, oldest first.
+    pub async fn observations(&self, back: i64) -> Result<Vec<Observation>, StoreError> {
+        recall::observations(&self.pool, back).await
     }
 
     /// The id that the next attempt gets.
     pub async fn next_attempt(&self) -> Result<AttemptId, StoreError> {
-        ledger::next_attempt(&self.pool).await
+        recall::next_attempt(&self.pool).await
     }
 
     /// The latest wall-clock instant in the ledger, and whether it is of another boot.
     pub async fn last_wall(&self) -> Result<Option<(UnixMs, bool)>, StoreError> {
-        ledger::last_wall(&self.pool).await
+        recall::last_wall(&self.pool).await
     }
 
     /// The usage report's sums.
@@ -346,13 +370,37 @@ impl Reader {
         by: GroupBy,
         filter: &UsageFilter,
     ) -> Result<Vec<UsageRow>, StoreError> {
-        let first = ledger::first_attempt_since(&self.pool, filter.since).await?;
+        let first = recall::first_attempt_since(&self.pool, filter.since).await?;
         usage::usage(&self.pool, by, filter, first).await
     }
 
     /// Every sealed sum, oldest first.
     pub async fn day_totals(&self) -> Result<Vec<DayTotal>, StoreError> {
         usage::day_totals(&self.pool).await
+    }
+
+    /// Every limit that users set.
+    pub async fn set_limits(&self) -> Result<Vec<SetLimit>, StoreError> {
+        limits::sets(&self.pool).await
+    }
+
+    /// The newest changes of a project's limits, newest first.
+    pub async fn limit_events(
+        &self,
+        project_id: i64,
+        limit: i64,
+    ) -> Result<Vec<LimitEvent>, StoreError> {
+        limits::events(&self.pool, project_id, limit).await
+    }
+
+    /// What every bucket has learned, as JSON.
+    pub async fn memories(&self) -> Result<Vec<(BucketId, String)>, StoreError> {
+        limits::memories(&self.pool).await
+    }
+
+    /// Which bucket counts in which other.
+    pub async fn aliases(&self) -> Result<Vec<(BucketId, BucketId)>, StoreError> {
+        limits::aliases(&self.pool).await
     }
 
     /// Every model that was ever entered.

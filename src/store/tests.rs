@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Window};
-use crate::gate::units::{BootMs, Metric};
+use crate::gate::units::{BootMs, Metric, Weights};
 
 const BOOT: &str = "boot-1";
 
@@ -75,6 +75,7 @@ impl Fixture {
 
     fn attempt(&self, id: i64, item_id: Option<i64>) -> NewAttempt {
         NewAttempt {
+            text: None,
             id: AttemptId(id),
             item_id,
             project_id: self.ids.id,
@@ -117,7 +118,11 @@ fn project(name: &str) -> ProjectSetup {
         source: crate::gate::limits::Source::Config,
     };
     let group = GroupSetup { models: vec!["model".to_owned()], limits: vec![limit] };
-    ProjectSetup { name: name.to_owned(), groups: [("group".to_owned(), group)].into() }
+    ProjectSetup {
+        name: name.to_owned(),
+        groups: [("group".to_owned(), group)].into(),
+        shared: None,
+    }
 }
 
 fn source(uid: &str) -> Source {
@@ -126,6 +131,8 @@ fn source(uid: &str) -> Source {
 
 fn item(batch: BatchId, number: u32) -> NewItem {
     NewItem {
+        output_tokens_max: None,
+        text: None,
         id: batch.item(number),
         offset: u64::from(number) * 100,
         bytes: 99,

@@ -149,7 +149,7 @@ async fn enter(store: &Store, site: &Site, file_name: &str, submitted_at: UnixMs
         .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let group = GroupSetup { models: vec![MODEL.to_owned()], limits: Vec::new() };
     let groups = [(MODEL.to_owned(), group)].into();
-    let project = ProjectSetup { name: "demo".to_owned(), groups };
+    let project = ProjectSetup { shared: None, name: "demo".to_owned(), groups };
     let ids = store.sync_project(project, submitted_at).await.unwrap();
     let batch = NewBatch {
         uid: format!("uid of {file_name}"),

@@ -42,6 +42,8 @@ impl Sim {
         };
         let id = BatchId(1);
         let queue = (1..=items).map(|line| QueuedItem {
+            output_tokens_max: None,
+            text: None,
             id: id.item(line),
             offset: 0,
             bytes: 10,
@@ -119,6 +121,7 @@ impl Sim {
                 Event::Settled(items)
             }
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
+            Effect::Remember(_) => Event::Kept,
             Effect::Finish(batch) => Event::Closed(batch),
             Effect::Sweep { batch, .. } => Event::Swept(batch),
             Effect::Refuse { item, .. } => Event::Settled(vec![item.id]),

@@ -131,7 +131,7 @@ impl Client for GateClient {
             }
             let u = row.u.expect("it was just set");
             self.gate.restore(row.id, BUCKET, None, row.weights, u);
-            self.gate.restore_day(BUCKET, row.charge, row.weights);
+            self.gate.restore_day(BUCKET, None, row.charge, row.weights);
         }
     }
 }

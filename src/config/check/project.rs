@@ -47,6 +47,7 @@ pub(super) fn read(
         unknown_models: unknown_models(document, raw.unknown_models.as_ref())?,
         reserve: reserve(document, raw.reserve.as_ref())?,
         limits: Vec::new(),
+        set: crate::config::SetLimits::new(),
     };
     if raw.keys.is_empty() {
         return Err(document.refuse(

@@ -65,7 +65,7 @@ fn a_seal_waits_for_attempts_of_the_day() {
 fn a_busy_project_is_sealed_all_the_same() {
     let mut world = late();
     world.bucket(1, 1, &[]);
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 3;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 3;
     world.provider = Box::new(|order, _| {
         let length = 700 + 130 * (BatchId::line_of_item(order.item.id) % 3);
         answers::ok().after(length)

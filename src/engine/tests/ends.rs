@@ -57,7 +57,7 @@ fn in_doubt_is_failed() {
 #[test]
 fn a_cancelled_batch_settles_what_is_under_way_then_sweeps_then_finishes() {
     let mut world = warm();
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 2;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 2;
     world.provider = Box::new(|_, _| answers::ok().after(10_000));
     world.open(batch(1, 1), 600);
     world.run_for(1_000);

@@ -165,7 +165,7 @@ fn when_every_key_is_refused_they_are_tried_again_later() {
 #[test]
 fn three_hopeless_answers_stop_a_batch() {
     let mut world = warm();
-    world.project(1, &["a"]).max_in_flight = 1;
+    world.project(1, &["a"]).pace.max_in_flight = 1;
     world.provider = Box::new(|_, _| not_found());
     world.open(batch(1, 1), 50);
     world.run_for(5_000);
@@ -178,7 +178,7 @@ fn three_hopeless_answers_stop_a_batch() {
 fn three_hopeless_answers_do_not_stop_a_batch_that_was_answered_before() {
     for forbidden in [false, true] {
         let mut world = warm();
-        world.project(1, &["a"]).max_in_flight = 1;
+        world.project(1, &["a"]).pace.max_in_flight = 1;
         world.provider = Box::new(move |order, _| match BatchId::line_of_item(order.item.id) {
             2..=9 if forbidden => answers::refused(403, RefusalClass::Forbidden),
             2..=9 => not_found(),
@@ -196,7 +196,7 @@ fn three_hopeless_answers_do_not_stop_a_batch_that_was_answered_before() {
 #[test]
 fn an_answer_that_is_being_written_speaks_for_its_batch() {
     let mut world = warm();
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 5;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 5;
     world.commit_ms = 5_000;
     world.provider = Box::new(|order, _| match BatchId::line_of_item(order.item.id) {
         1 => answers::ok(),
@@ -233,7 +233,7 @@ fn an_unpaid_bill_holds_the_project() {
 #[test]
 fn failed_reservations_put_items_back_in_order() {
     let mut world = warm();
-    world.engine.projects.get_mut(&1).expect("project 1").starts_per_second = 2;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.starts_per_second = 2;
     world.commit_ms = 1_500;
     world.reserves_to_fail = 2;
     world.open(batch(1, 1), 8);
@@ -273,7 +273,7 @@ fn a_queue_that_cannot_be_read_is_not_read_in_a_loop() {
 #[test]
 fn a_batch_with_too_many_retries_starts_nothing_new() {
     let mut world = warm();
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 50;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 50;
     let mut seen = std::collections::BTreeSet::new();
     world.provider = Box::new(move |order, _| {
         let mut answer = overloaded();
@@ -310,7 +310,7 @@ fn a_batch_without_a_bucket_waits_and_can_be_cancelled() {
 #[test]
 fn draining_starts_nothing_and_settles_what_is_under_way() {
     let mut world = warm();
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 2;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 2;
     world.open(batch(1, 1), 6);
     world.run_for(100);
     world.tell(Event::Drain);

@@ -32,7 +32,7 @@ fn first_in_first_out_within_a_priority() {
 fn high_goes_before_low() {
     let mut world = World::new();
     world.bucket(1, 1, &[]);
-    world.project(1, &["a"]).max_in_flight = 1;
+    world.project(1, &["a"]).pace.max_in_flight = 1;
     world.open(BatchSetup { priority: 2, ..batch(1, 1) }, 3);
     world.run_for(100);
     world.open(BatchSetup { priority: 0, ..batch(2, 1) }, 2);
@@ -147,7 +147,7 @@ fn no_more_in_flight_than_the_project_says() {
     let mut world = World::new();
     world.bucket(1, 1, &[]);
     world.proven();
-    world.engine.projects.get_mut(&1).expect("project 1").max_in_flight = 4;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.max_in_flight = 4;
     world.open(batch(1, 1), 10);
     world.run_for(100);
     assert_eq!(world.sent.len(), 4);
@@ -161,7 +161,7 @@ fn no_more_starts_a_second_than_the_project_says() {
     let mut world = World::new();
     world.bucket(1, 1, &[]);
     world.proven();
-    world.engine.projects.get_mut(&1).expect("project 1").starts_per_second = 3;
+    world.engine.projects.get_mut(&1).expect("project 1").pace.starts_per_second = 3;
     world.open(batch(1, 1), 8);
     world.run_for(5_000);
     assert_eq!(starts(&world), [0, 0, 0, 1_000, 1_000, 1_000, 2_000, 2_000]);
@@ -179,7 +179,7 @@ fn a_model_nobody_knows_is_learned() {
     // The answer takes 210 ms and a commit 5.
     let rounds = starts(&world).iter().map(|at| at / 215).collect::<Vec<_>>();
     assert_eq!(rounds, [0, 1, 1, 2, 2, 2, 3, 3, 3, 3]);
-    assert_eq!(world.engine.lanes[&BucketId(1)].learning.as_ref().map(|l| l.at_once), Some(5));
+    assert_eq!(world.engine.lanes[&BucketId(1)].crowd.as_ref().map(|l| l.at_once), Some(5));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_429_takes_a_learned_model_back() {
     let mut world = World::new();
     world.proven();
     let mut lane = Lane::new(1, "new".to_owned(), true);
-    lane.learning.as_mut().expect("it learns").at_once = 10;
+    lane.crowd.as_mut().expect("it learns").at_once = 10;
     world.bucket(1, 1, &[]);
     world.engine.lanes.insert(BucketId(1), lane);
     let mut first = true;
@@ -198,7 +198,7 @@ fn a_429_takes_a_learned_model_back() {
     });
     world.open(batch(1, 1), 1);
     world.run_for(230);
-    assert_eq!(world.engine.lanes[&BucketId(1)].learning.as_ref().map(|l| l.at_once), Some(7));
+    assert_eq!(world.engine.lanes[&BucketId(1)].crowd.as_ref().map(|l| l.at_once), Some(7));
     world.run_for(MINUTE_MS);
     assert_eq!(world.count(1, ItemState::Succeeded), 1);
 }

@@ -49,8 +49,8 @@ fn walked(seed: u64) -> World {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut world = World::starting("2026-11-24T07:55:00Z", seed);
     world.chaos = Some(fastrand::Rng::with_seed(seed + 1_000));
-    world.project(1, &["a", "b"]).max_in_flight = 40;
-    world.project(2, &["c"]).starts_per_second = 10;
+    world.project(1, &["a", "b"]).pace.max_in_flight = 40;
+    world.project(2, &["c"]).pace.starts_per_second = 10;
     world.bucket(1, 1, &[rpm(60), rpd(700)]);
     world.bucket(2, 1, &[rpm(90), tpm(500)]);
     world.bucket(3, 2, &[]);

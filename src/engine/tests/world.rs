@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 use super::answers::{self, Answer};
 use crate::caps;
 use crate::engine::core::Engine;
+use crate::engine::start::Pace;
 use crate::engine::state::{BatchSetup, Effect, Event, Key, Lane, Link, Project, SendOrder};
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
@@ -15,7 +16,7 @@ use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{
-    AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement,
+    AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Remembered, Settlement,
 };
 use crate::upstream::Outcome;
 
@@ -91,6 +92,7 @@ pub(super) struct World {
     pub(super) attempts: BTreeMap<AttemptId, Attempt>,
     pub(super) sent: Vec<Sent>,
     pub(super) loads: Vec<(u64, BatchId, i64)>,
+    pub(super) memos: Vec<Remembered>,
     pub(super) seals: Vec<(UnixMs, i64, NaiveDate)>,
     pub(super) sealed: BTreeMap<i64, NaiveDate>,
     pub(super) refusals: Vec<(i64, String)>,
@@ -162,6 +164,7 @@ impl World {
             attempts: BTreeMap::new(),
             sent: Vec::new(),
             loads: Vec::new(),
+            memos: Vec::new(),
             seals: Vec::new(),
             sealed: BTreeMap::new(),
             refusals: Vec::new(),
@@ -188,9 +191,8 @@ impl World {
             keys: keys.iter().map(key).collect(),
             next_key: 0,
             link: Link::default(),
-            max_in_flight: 1_000,
+            pace: Pace { max_in_flight: 1_000, starts_per_second: caps::STARTS_PER_SECOND },
             in_flight: 0,
-            starts_per_second: caps::STARTS_PER_SECOND,
             second: BootMs(0),
             started: 0,
             held: None,
@@ -225,6 +227,8 @@ impl World {
         for (number, &input_tokens) in (1..).zip(tokens) {
             let id = setup.id.item(number);
             let queued = QueuedItem {
+                output_tokens_max: None,
+                text: None,
                 id,
                 offset: u64::from(number) * 100,
                 bytes: 99,
@@ -335,6 +339,10 @@ impl World {
             Effect::Sweep { batch, cancelled, .. } => {
                 self.sweeps.push((batch, cancelled));
                 self.commit(Coming::Swept(batch, cancelled));
+            }
+            Effect::Remember(memo) => {
+                self.memos.push(*memo);
+                self.commit(Coming::Event(Event::Kept));
             }
             Effect::Finish(batch) => self.commit(Coming::Finished(batch)),
             Effect::Seal { project, today } => {

@@ -167,11 +167,11 @@ fn a_clock_that_goes_back_over_midnight_uncharges_nothing() {
 fn restored_days_add_up() {
     let mut bench = Bench::new(&[rpd(10), tpd(10_000)]);
     let many = |requests, input_tokens| Weights { requests, input_tokens, ..Weights::default() };
-    bench.gate.restore_day(BUCKET, charge("2026-11-21", "2026-11-21"), many(10, 10));
-    bench.gate.restore_day(BUCKET, charge("2026-11-22", "2026-11-23"), many(1, 100));
-    bench.gate.restore_day(BUCKET, charge("2026-11-23", "2026-11-23"), many(6, 3_000));
-    bench.gate.restore_day(BUCKET, charge("2026-11-23", "2026-11-24"), many(2, 900));
-    bench.gate.restore_day(BucketId(9), charge("2026-11-23", "2026-11-23"), many(9, 9));
+    bench.gate.restore_day(BUCKET, None, charge("2026-11-21", "2026-11-21"), many(10, 10));
+    bench.gate.restore_day(BUCKET, None, charge("2026-11-22", "2026-11-23"), many(1, 100));
+    bench.gate.restore_day(BUCKET, None, charge("2026-11-23", "2026-11-23"), many(6, 3_000));
+    bench.gate.restore_day(BUCKET, None, charge("2026-11-23", "2026-11-24"), many(2, 900));
+    bench.gate.restore_day(BucketId(9), None, charge("2026-11-23", "2026-11-23"), many(9, 9));
     let used = |bench: &mut Bench, ms| bench.state(ms).iter().map(|l| l.used).collect::<Vec<_>>();
     assert_eq!(used(&mut bench, 0), [9, 4_000]);
     assert_eq!(used(&mut bench, DAY), [2, 900]);

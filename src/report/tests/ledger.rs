@@ -51,7 +51,11 @@ impl Ledger {
             (model.to_owned(), setup)
         };
         let groups = BTreeMap::from([group(FLASH), group(ARGON)]);
-        let project = |name: &str| ProjectSetup { name: name.to_owned(), groups: groups.clone() };
+        let project = |name: &str| ProjectSetup {
+            name: name.to_owned(),
+            groups: groups.clone(),
+            shared: None,
+        };
         let start = at("2026-11-01T00:00:00Z");
         let demo = store.sync_project(project("demo"), start).await.unwrap();
         let trial = store.sync_project(project("trial"), start).await.unwrap();
@@ -122,6 +126,8 @@ impl Ledger {
         };
         let id: BatchId = self.store.enter_batch(batch).await.unwrap();
         let item = NewItem {
+            output_tokens_max: None,
+            text: None,
             id: id.item(1),
             offset: 0,
             bytes: 4,
@@ -141,6 +147,7 @@ impl Ledger {
 
 fn reservation(id: AttemptId, attempt: &Attempt<'_>, time: UnixMs, day_lo: String) -> NewAttempt {
     NewAttempt {
+        text: None,
         id,
         item_id: attempt.item,
         project_id: attempt.project.id,

@@ -139,6 +139,8 @@ async fn the_queue_is_read_in_pages_and_in_order() {
     let numbers: Vec<_> = seen.iter().map(|item| BatchId::line_of_item(item.id)).collect();
     assert_eq!(numbers, [1, 3, 5, 6, 7, 8, 9, 10]);
     let expected = QueuedItem {
+        output_tokens_max: None,
+        text: None,
         id: batch.item(5),
         offset: 500,
         bytes: 99,

@@ -86,7 +86,7 @@ async fn what_a_start_needs_is_read_back() {
     let charges = reader.day_charges(NOON).await.expect("charges");
     assert_eq!(charges.len(), 1);
     assert_eq!(
-        charges[0].2,
+        charges[0].weights,
         Weights { requests: 1, input_tokens: 42, images: 2, ..Weights::default() }
     );
     assert_eq!(reader.last_wall().await.expect("a row"), Some((NOON.plus(3), false)));
@@ -178,7 +178,7 @@ async fn the_ledger_cannot_be_rewritten() {
 async fn a_time_is_found_in_the_ledger() {
     let fixture = Fixture::new().await;
     let pool = &fixture.store.reader().pool;
-    let since = |ms: u64| crate::store::ledger::first_attempt_since(pool, NOON.plus(ms));
+    let since = |ms: u64| crate::store::recall::first_attempt_since(pool, NOON.plus(ms));
     assert_eq!(since(0).await.expect("no row"), 0);
     fixture.store.reserve(vec![fixture.attempt(5, None)]).await.expect("reserved");
     // Row 5 is of NOON + 5 ms; anything up to its id will do.
@@ -212,7 +212,7 @@ async fn huge_counts_are_stored_and_summed() {
     let usage = reader.usage(GroupBy::default(), &everything()).await.expect("sums");
     assert_eq!(u64::try_from(usage[0].total_tokens), Ok(3 * HUGE));
     let charges = reader.day_charges(UnixMs(0)).await.expect("charges");
-    assert_eq!(charges[0].2.input_tokens, 3 * HUGE);
+    assert_eq!(charges[0].weights.input_tokens, 3 * HUGE);
     let today = "2026-11-24".parse().expect("a date");
     let sealed = fixture.store.seal_days(fixture.ids.id, today, NOON).await.expect("sealed");
     assert_eq!(sealed, Some(1));

@@ -1,0 +1,279 @@
+//! Where limits are changed while the daemon runs: by a user's word or by a new configuration. Each
+//! change is durable before it is in force, and in force before it is answered.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use super::start::{self, Pace, Routes};
+use super::state::{Event, NewLimits};
+use crate::clock;
+use crate::config::{ALL_MODELS, Config, Dimension, ModelRule, Project, Setting};
+use crate::config::{SettingError, UnknownDimension};
+use crate::gate::admit::BucketId;
+use crate::gate::limits::{Allowance, Limit, Window};
+use crate::gate::units::Metric;
+use crate::store::{LimitEvent, SetLimit, Store, StoreError};
+
+/// Routes that several tasks look at. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SharedRoutes(Arc<RwLock<Routes>>);
+
+impl SharedRoutes {
+    /// Routes to be shared.
+    #[must_use]
+    pub fn new(routes: Routes) -> Self {
+        Self(Arc::new(RwLock::new(routes)))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Routes> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a change of limits is refused. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// No such project.
+    #[error("no project {project}; the configuration has: {known}")]
+    Project {
+        /// The name.
+        project: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A model that nobody knows, in a project that refuses such.
+    #[error(
+        "project {project} knows no model {model} and refuses unknown ones (unknown_models): add a \
+        [[project.limits]] table for it"
+    )]
+    Model {
+        /// The project.
+        project: String,
+        /// The model.
+        model: String,
+    },
+    /// No such dimension.
+    #[error(transparent)]
+    Dimension(#[from] UnknownDimension),
+    /// No such value.
+    #[error("{value}: {source}")]
+    Setting {
+        /// As given.
+        value: String,
+        /// Why.
+        #[source]
+        source: SettingError,
+    },
+    /// All models cannot be turned off together.
+    #[error("\"off\" cannot be said of all models at once; name the model")]
+    AllOff,
+    /// What a running daemon cannot take up.
+    #[error("{} cannot change while the daemon runs; nothing was applied: restart it", .0.join(", "))]
+    Restart(Vec<String>),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The daemon is ending.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// What a user says about one limit.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Whose.
+    pub project: String,
+    /// Of which model; `*` for what all share.
+    pub model: String,
+    /// `rpm`, `tpm` …
+    pub dimension: String,
+    /// A number, `none` or `off`; nothing to take back what was set and what was learned.
+    pub value: Option<String>,
+}
+
+/// The desk. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    store: Store,
+    events: mpsc::Sender<Event>,
+    routes: SharedRoutes,
+    config: Arc<watch::Sender<Arc<Config>>>,
+    /// One change after the other.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Desk {
+    /// A desk over the parts of a daemon that is being put together.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        store: Store,
+        events: mpsc::Sender<Event>,
+        routes: SharedRoutes,
+    ) -> Self {
+        let (config, _) = watch::channel(Arc::new(config));
+        Self { store, events, routes, config: Arc::new(config), turn: Arc::default() }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+
+    /// Sets a limit, or takes back what was set.
+    ///
+    /// # Errors
+    /// Each says what is wrong; nothing has changed then.
+    pub async fn set(&self, change: Change) -> Result<(), DeskError> {
+        let _turn = self.turn.lock().await;
+        let config = self.config();
+        let project = config.project(&change.project).ok_or_else(|| {
+            let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
+            DeskError::Project { project: change.project.clone(), known: known.join(", ") }
+        })?;
+        let dimension: Dimension = change.dimension.parse()?;
+        let setting = change.value.as_deref().map(|value| dimension.setting(value)).transpose();
+        let setting = setting.map_err(|source| DeskError::Setting {
+            value: change.value.clone().unwrap_or_default(),
+            source,
+        })?;
+        let model = change.model.strip_prefix("models/").unwrap_or(&change.model);
+        if model == ALL_MODELS && setting == Some(Setting::Off) {
+            return Err(DeskError::AllOff);
+        }
+        let group = match model {
+            ALL_MODELS => ALL_MODELS,
+            _ => project.quota_group(model),
+        };
+        let before = in_force(project, model, dimension)?;
+        let ids = self.store.sync_project(start::setup(project), clock::now().wall).await?;
+        let event = LimitEvent {
+            at: clock::now().wall,
+            project_id: ids.id,
+            quota_group: group.to_owned(),
+            dimension: dimension.to_string(),
+            was: before.map(|value| dimension.show(Setting::Value(value))),
+            became: setting.map(|setting| dimension.show(setting)),
+            source: "set".to_owned(),
+            reason: if setting.is_some() { "limits set" } else { "limits unset" }.to_owned(),
+        };
+        self.store.set_limit(event, change.value).await?;
+        let forget = Some((group.to_owned(), dimension.metric(), dimension.window()));
+        let project = change.project.clone();
+        self.apply(config.as_ref().clone(), Some(&project), forget).await
+    }
+
+    /// Takes up a configuration that was read anew.
+    ///
+    /// # Errors
+    /// [`DeskError::Restart`] names what a running daemon cannot take up; nothing has changed then.
+    pub async fn reload(&self, new: Config) -> Result<(), DeskError> {
+        let _turn = self.turn.lock().await;
+        let needs = self.config().needs_restart(&new);
+        if !needs.is_empty() {
+            return Err(DeskError::Restart(needs));
+        }
+        self.apply(new, None, None).await
+    }
+
+    /// Puts a configuration with all that was set in force, of one project or of all.
+    async fn apply(
+        &self,
+        config: Config,
+        only: Option<&str>,
+        forget: Option<(String, Metric, Window)>,
+    ) -> Result<(), DeskError> {
+        let sets = self.store.reader().set_limits().await?;
+        let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
+        let concerned = |project: &&Project| only.is_none_or(|name| name == project.name);
+        for project in config.projects.iter().filter(concerned) {
+            self.apply_project(project, forget.as_ref()).await?;
+        }
+        self.config.send_replace(Arc::new(config));
+        Ok(())
+    }
+
+    async fn apply_project(
+        &self,
+        project: &Project,
+        forget: Option<&(String, Metric, Window)>,
+    ) -> Result<(), DeskError> {
+        let setup = start::setup(project);
+        let ids = self.store.sync_project(setup.clone(), clock::now().wall).await?;
+        self.routes.write().renew(project, &setup, &ids.buckets);
+        let mut buckets = Vec::new();
+        let mut forgotten = None;
+        for model in self.store.reader().models().await? {
+            if model.project_id != ids.id {
+                continue;
+            }
+            if let Some((group, metric, window)) = forget
+                && *group == model.quota_group
+            {
+                forgotten = Some((model.bucket_id, *metric, *window));
+            }
+            let rule = rule_of(project, &model.model);
+            buckets.extend(rule.map(|rule| (model.bucket_id, model.quota_group, rule)));
+        }
+        buckets.sort_by_key(|(id, ..): &(BucketId, _, _)| *id);
+        buckets.dedup_by_key(|(id, ..)| *id);
+        let (done, in_force) = oneshot::channel();
+        let new = NewLimits {
+            project: ids.id,
+            pace: Pace::of(project, &setup),
+            shared: setup.shared.unwrap_or_default(),
+            buckets,
+            forget: forgotten,
+            done,
+        };
+        let told = self.events.send(Event::Limits(Box::new(new))).await;
+        told.map_err(|_| DeskError::Stopping)?;
+        in_force.await.map_err(|_| DeskError::Stopping)
+    }
+}
+
+/// What a bucket may do by presets, configuration and users; none for one of which none says
+/// anything.
+fn rule_of(project: &Project, model: &str) -> Option<Result<Vec<Limit>, String>> {
+    match project.allowance(model) {
+        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Some(Ok(limits)),
+        ModelRule::Known { allowance: Allowance::Off { source }, .. } => {
+            Some(Err(format!("{model} is off ({source})")))
+        }
+        ModelRule::Unknown => None,
+    }
+}
+
+/// The value of a limit as it is stated before a change.
+fn in_force(
+    project: &Project,
+    model: &str,
+    dimension: Dimension,
+) -> Result<Option<u64>, DeskError> {
+    let limits = if model == ALL_MODELS {
+        project.shared_limits()
+    } else {
+        match project.allowance(model) {
+            ModelRule::Known { allowance: Allowance::Limited(limits), .. } => limits,
+            ModelRule::Known { allowance: Allowance::Off { .. }, .. } => Vec::new(),
+            ModelRule::Unknown
+                if project.unknown_models == crate::config::UnknownModels::Refuse =>
+            {
+                let project = project.name.clone();
+                return Err(DeskError::Model { project, model: model.to_owned() });
+            }
+            ModelRule::Unknown => Vec::new(),
+        }
+    };
+    let probe = dimension.limit(0, crate::gate::limits::Source::Config);
+    let is_it = |limit: &&Limit| {
+        (limit.metric, limit.window, limit.scope) == (probe.metric, probe.window, probe.scope)
+    };
+    Ok(limits.iter().find(is_it).map(|limit| limit.value))
+}

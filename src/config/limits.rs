@@ -160,25 +160,27 @@ impl fmt::Display for Setting {
 impl Project {
     /// What this project may do with `model`, by the file and the preset: per dimension the file
     /// beats the preset, and the file's extra limits come on top. A model that the preset has as
-    /// off is on again when the file sets a dimension of it. An alias, and a `models/` prefix,
-    /// stand for the model.
+    /// off is on again when the file sets a dimension of it. A model that the preset does not have
+    /// on this tier is unknown, unless the file has it. An alias, and a `models/` prefix, stand
+    /// for the model.
     #[must_use]
     pub fn allowance(&self, model: &str) -> ModelRule {
         let model = model.strip_prefix("models/").unwrap_or(model);
         let row = self.preset_row(model);
         let quota_group = self.quota_group(model);
         let written = self.limits.iter().find(|w| self.quota_group(&w.model) == quota_group);
-        if row.is_none() && written.is_none() {
+        let of_tier = row.and_then(|row| row.tiers.get(&self.tier));
+        if of_tier.is_none() && written.is_none() {
             return ModelRule::Unknown;
         }
         let empty = BTreeMap::new();
-        let of_preset = row.and_then(|row| row.tiers.get(&self.tier)).unwrap_or(&empty);
+        let of_preset = of_tier.unwrap_or(&empty);
         let allowance = join(of_preset, &self.preset_source(), written);
         ModelRule::Known { quota_group: quota_group.to_owned(), allowance }
     }
 
-    /// Every model that the preset or the file knows: the preset's in its order, then the file's
-    /// own, without aliases.
+    /// Every model that the preset, on whatever tier, or the file knows: the preset's in its order,
+    /// then the file's own, without aliases.
     #[must_use]
     pub fn known_models(&self) -> Vec<&str> {
         let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);

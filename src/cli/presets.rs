@@ -103,8 +103,7 @@ fn list() -> String {
     }
     let mut text = shown(&table);
     for newest in listed.iter().filter(|preset| preset.newest) {
-        let name = newest.name;
-        text += &format!("\nA project that names no preset has {name}, the newest.\n");
+        text.extend(["\nA project that names no preset has ", newest.name, ", the newest.\n"]);
     }
     text
 }

@@ -37,22 +37,22 @@
 //! # What it serves
 //! Under `/v1`, `/v1beta` and `/v1alpha`: `POST models/{m}:generateContent`, `:embedContent` and
 //! `:batchEmbedContents` (counted), `POST models/{m}:countTokens`, `GET models`, `GET models/{m}`
-//! (not counted). Everything else is a 404. A call is checked in this order: credential, model, payload, all limits at once. It is
-//! decided and counted atomically at a seeded instant of its latency, so that calls overtake each
-//! other. Counted are answers, with requests, input tokens and images, and failures (400 behind a
-//! good key and model, 5xx) as one request; a client that goes away does not stop the count.
-//! `batchEmbedContents` counts as one request for each of its texts.
+//! (not counted). Everything else is a 404. A call is checked in this order: credential, model,
+//! payload, all limits at once. It is decided and counted atomically at a seeded instant of its
+//! latency, so that calls overtake each other. Counted are answers, with requests, input tokens and
+//! images, and failures (400 behind a good key and model, 5xx) as one request; a client that goes
+//! away does not stop the count. `batchEmbedContents` counts as one request for each of its texts.
 //!
 //! A request with `IMAGE` among its `responseModalities` is decided by the images it asks for, one
-//! for each candidate. When its answer leaves, books and log are corrected to the images that are in
-//! it, at the instant of the decision. A candidate without an image has text and ends with
+//! for each candidate. When its answer leaves, books and log are corrected to the images that are
+//! in it, at the instant of the decision. A candidate without an image has text and ends with
 //! `NO_IMAGE`.
 //!
 //! # Another client
-//! `external` is a Poisson stream of requests of a client that nobody else sees, `per_minute` on the
-//! average of the emulator's own minutes, at most 10,000. Each is counted against the model's limits
-//! if it fits, and lost if not. They are in the stats under `external` and in no other number, the
-//! log and the worst windows included.
+//! `external` is a Poisson stream of requests of a client that nobody else sees, `per_minute` in
+//! the mean of the emulator's own minutes, at most 10,000. Each is counted against the model's
+//! limits if it fits, and lost if not. They are in the stats under `external` and in no other
+//! number, the log and the worst windows included.
 //!
 //! # Its clock
 //! `date_skew` sets the emulator's civil time ahead of the machine's, or behind it if negative: the
@@ -224,7 +224,8 @@ impl Emulator {
     /// Starts an emulator; it accepts connections when this returns.
     ///
     /// # Errors
-    /// When the minute, the latency or the skew is out of range or the address cannot be listened on.
+    /// When the minute, the latency or the skew is out of range or the address cannot be listened
+    /// on.
     pub async fn start(config: EmulatorConfig) -> Result<Self, EmulatorError> {
         let EmulatorConfig { listen, window, minute, seed, limits, latency, date_skew } = config;
         let minute_ms = whole_ms(minute);

@@ -121,13 +121,8 @@ impl Client {
         let mut received = Received::default();
         let failure = match self.watched(&call, &custody, &on_progress) {
             Ok(request) => {
-                let exchange = self.exchange(
-                    request,
-                    self.timeouts,
-                    ANSWER_BYTES_MAX,
-                    &*on_progress,
-                    &mut received,
-                );
+                let exchange =
+                    self.exchange(request, ANSWER_BYTES_MAX, &*on_progress, &mut received);
                 let ended = timeout(self.timeouts.whole, exchange).await;
                 ended.unwrap_or_else(|_| Err(late("a complete answer", self.timeouts.whole))).err()
             }
@@ -187,12 +182,11 @@ impl Client {
     pub(super) async fn exchange(
         &self,
         request: reqwest::Request,
-        timeouts: Timeouts,
         answer_bytes_max: usize,
         on_progress: &(dyn Fn(Progress) + Send + Sync),
         received: &mut Received,
     ) -> Result<(), Failure> {
-        let Timeouts { headers, idle, .. } = timeouts;
+        let Timeouts { headers, idle, .. } = self.timeouts;
         let mut response = timeout(headers, self.http.execute(request))
             .await
             .map_err(|_| late("the head of an answer", headers))?

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout;
 
 use super::answer::{self, Total};
-use super::client::{Call, Client, Failure, Received, Timeouts, late, refusal};
+use super::client::{Call, Client, Failure, Received, late, refusal};
 use super::{Progress, Refusal};
 
 /// Counting takes no thinking: a provider that does not answer within this will not do it.
@@ -54,24 +54,17 @@ impl Client {
         let body = question(&call)?;
         let unusable = |failure: Failure| CountError::Unusable { reason: failure.reason };
         let request = self.request(&call, "countTokens", body.into()).map_err(unusable)?;
-        let Timeouts { headers, whole, .. } = self.timeouts();
-        let whole = whole.min(WHOLE_MAX);
+        let whole = self.timeouts().whole.min(WHOLE_MAX);
         let mut received = Received::default();
-        let exchange = self.exchange(
-            request,
-            Timeouts { headers: headers.min(whole), ..self.timeouts() },
-            COUNT_BYTES_MAX,
-            &|_: Progress| (),
-            &mut received,
-        );
+        let exchange = self.exchange(request, COUNT_BYTES_MAX, &|_: Progress| (), &mut received);
         let ended = timeout(whole, exchange).await;
         let failure = ended.unwrap_or_else(|_| Err(late("a complete answer", whole))).err();
         conclude(&received, failure, call.key.expose_secret())
     }
 }
 
-/// The request wrapped up as `generateContentRequest`, which alone counts instructions and tools. It
-/// has to name its model; the rest of it is left as it is.
+/// The request wrapped up as `generateContentRequest`, which alone counts instructions and tools.
+/// It has to name its model; the rest of it is left as it is.
 fn question(call: &Call) -> Result<Vec<u8>, CountError> {
     let unusable = |reason: &str| CountError::Unusable { reason: reason.to_owned() };
     let mut fields: Fields<'_> = serde_json::from_slice(&call.body)

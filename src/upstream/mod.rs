@@ -1,5 +1,5 @@
-//! The client of a provider: one call of Gemini `generateContent`, told as facts; and `countTokens`,
-//! which is free.
+//! The client of a provider: one call of Gemini `generateContent`, told as facts; and
+//! `countTokens`, which is free.
 //!
 //! A call ends in one of four ways (see [`Outcome`]), and which one decides what the ledger may
 //! write, so the walls between them are proofs and not guesses: [`Outcome::NotSent`] is said only

@@ -108,14 +108,15 @@ async fn it_ends_whatever_the_other_side_does() {
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{";
     let late = |what: &str| format!("{what} did not come within 200ms");
     let whole: fn(&mut Timeouts) = |timeouts| timeouts.whole = SHORT;
-    let parts: fn(&mut Timeouts) = |timeouts| (timeouts.headers, timeouts.idle) = (SHORT, SHORT);
+    let head: fn(&mut Timeouts) = |timeouts| timeouts.headers = SHORT;
+    let idle: fn(&mut Timeouts) = |timeouts| timeouts.idle = SHORT;
     for (reply, then, change, wanted) in [
         ("", Then::Hold, whole, late("a complete answer")),
-        ("", Then::Hold, parts, late("the head of an answer")),
+        ("", Then::Hold, head, late("the head of an answer")),
         (half, Then::Hold, whole, late("a complete answer")),
-        (half, Then::Hold, parts, late("the next part of the answer")),
+        (half, Then::Hold, idle, late("the next part of the answer")),
         ("", Then::Close, whole, String::new()),
-        (half, Then::Close, parts, String::new()),
+        (half, Then::Close, whole, String::new()),
     ] {
         let (base_url, _) = serve(reply, then).await;
         let counted = count(&client_with(change), call(&base_url)).await;

@@ -219,7 +219,8 @@ fn configure(dir: &Path, base_url: &str) -> Result<Config, Failure> {
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nstate_dir = {}\nspool_dir = {}\n\n\
         [defaults]\nproject = \"demo\"\nmodel = \"gemini-2.0-flash\"\n\n\
-        [[project]]\nname = \"demo\"\nbase_url = \"{base_url}\"\ntier = \"free\"\n\
+        [[project]]\nname = \"demo\"\nbase_url = \"{base_url}\"\n\
+        preset = \"gemini-2025-02\"\ntier = \"free\"\n\
         keys = [{{ name = \"demo\", file = {} }}]\n",
         quoted(dir.join("state")),
         quoted(dir.join("spool")),

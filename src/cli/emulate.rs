@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use humantime::parse_duration;
 
 use super::{EX_CONFIG, EX_FAILURE, Failure, Global};
@@ -28,9 +29,24 @@ pub(super) struct Args {
     /// The shortest and the longest time an answer takes, where the limits file does not say
     #[arg(long, value_name = "TIME", num_args = 2, value_parser = parse_duration)]
     latency: Option<Vec<Duration>>,
+    /// How far its date is ahead of this machine's, or behind it: `5m`, `-90s`
+    #[arg(long, value_name = "TIME", default_value = "0s", allow_hyphen_values = true,
+        value_parser = parse_skew)]
+    date_skew: TimeDelta,
     /// Drives everything random in it
     #[arg(long, default_value_t = 0)]
     seed: u64,
+}
+
+/// A length of time with a sign, or without one.
+fn parse_skew(text: &str) -> Result<TimeDelta, String> {
+    let (is_behind, length) = match text.strip_prefix('-') {
+        Some(length) => (true, length),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let length = parse_duration(length).map_err(|error| error.to_string())?;
+    let skew = TimeDelta::from_std(length).map_err(|error| error.to_string())?;
+    Ok(if is_behind { -skew } else { skew })
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<u8, Failure> {
@@ -57,6 +73,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<u8, Failure> {
         minute: args.minute,
         seed: args.seed,
         latency,
+        date_skew: args.date_skew,
         ..EmulatorConfig::new(limits)
     };
     let emulator = Emulator::start(config)
@@ -66,4 +83,19 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<u8, Failure> {
     super::serve::until_told_to_stop().await?;
     emulator.stop().await;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skew_may_be_ahead_or_behind() {
+        for (text, seconds) in [("-90s", -90), ("5m", 300), ("+1h 1s", 3_601), ("0s", 0)] {
+            assert_eq!(parse_skew(text), Ok(TimeDelta::seconds(seconds)), "{text}");
+        }
+        for text in ["", "-", "5", "--5s", "soon", "-99999999999999999999s"] {
+            assert!(parse_skew(text).is_err(), "{text}");
+        }
+    }
 }

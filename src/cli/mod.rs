@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod emulate;
+mod presets;
 mod reports;
 mod serve;
 mod submit;

@@ -1,7 +1,9 @@
 //! `tidegate usage` and `tidegate limits`.
 
 use super::client::{Source, source};
-use super::{EX_CONFIG, EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print, print_json};
+use super::{
+    EX_CONFIG, EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, presets, print, print_json,
+};
 use crate::clock;
 use crate::config::{Config, Env};
 use crate::engine::start;
@@ -41,10 +43,19 @@ pub(super) struct UsageArgs {
 
 /// Options of `limits`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct LimitsArgs {
     /// One JSON document
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    command: Option<LimitsCommand>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum LimitsCommand {
+    /// Lists the dated tables of limits that are built in, or prints one
+    Presets(presets::Args),
 }
 
 pub(super) async fn usage(global: &Global, args: UsageArgs, env: &Env) -> Result<u8, Failure> {
@@ -73,6 +84,10 @@ pub(super) async fn usage(global: &Global, args: UsageArgs, env: &Env) -> Result
 }
 
 pub(super) async fn limits(global: &Global, args: LimitsArgs, env: &Env) -> Result<u8, Failure> {
+    match &args.command {
+        Some(LimitsCommand::Presets(args)) => return presets::run(args),
+        None => {}
+    }
     let config = global.config(env, no_overrides())?;
     let report = match source(&config).await? {
         Source::Daemon(daemon) => daemon.get::<LimitsReport>("/api/v1/limits").await?,

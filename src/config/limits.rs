@@ -216,8 +216,9 @@ impl fmt::Display for Setting {
 impl Project {
     /// What this project may do with `model`, by the file and the preset: per dimension the file
     /// beats the preset, and the file's extra limits come on top. A model that the preset has as
-    /// off is on again when the file sets a dimension of it. An alias, and a `models/` prefix,
-    /// stand for the model.
+    /// off is on again when the file sets a dimension of it. A model that the preset does not have
+    /// on this tier is unknown, unless the file has it. An alias, and a `models/` prefix, stand
+    /// for the model.
     #[must_use]
     pub fn allowance(&self, model: &str) -> ModelRule {
         let model = model.strip_prefix("models/").unwrap_or(model);
@@ -225,12 +226,13 @@ impl Project {
         let quota_group = self.quota_group(model);
         let written = self.limits.iter().find(|w| self.quota_group(&w.model) == quota_group);
         let set = self.set.get(quota_group);
-        if row.is_none() && written.is_none() && set.is_none() {
+        let of_tier = row.and_then(|row| row.tiers.get(&self.tier));
+        if of_tier.is_none() && written.is_none() && set.is_none() {
             return ModelRule::Unknown;
         }
         let empty = BTreeMap::new();
         let set = set.unwrap_or(&empty);
-        let of_preset = row.and_then(|row| row.tiers.get(&self.tier)).unwrap_or(&empty);
+        let of_preset = of_tier.unwrap_or(&empty);
         let layers = Layers { of_preset, preset: self.preset_source(), written, set };
         let allowance = layers.join();
         ModelRule::Known { quota_group: quota_group.to_owned(), allowance }
@@ -252,8 +254,8 @@ impl Project {
         }
     }
 
-    /// Every model that the preset or the file knows: the preset's in its order, then the file's
-    /// own, without aliases.
+    /// Every model that the preset, on whatever tier, the file or a user knows: the preset's in its
+    /// order, then the file's own and those that were set, without aliases.
     #[must_use]
     pub fn known_models(&self) -> Vec<&str> {
         let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);

@@ -117,7 +117,7 @@ pub struct Project {
     pub day: DayConfig,
     /// Requests in flight at once, at least 1; unset: min(rpm, 1000).
     pub max_in_flight: Option<u32>,
-    /// What to do with a model that neither the preset nor the file knows.
+    /// What to do with a model that neither the preset, for this tier, nor the file knows.
     pub unknown_models: UnknownModels,
     /// What batches leave to interactive traffic.
     pub reserve: Reserve,
@@ -175,7 +175,7 @@ pub enum ModelRule {
         /// What may be done with it.
         allowance: Allowance,
     },
-    /// Neither has it: `unknown_models` says what to do.
+    /// Neither has it for the project's tier: `unknown_models` says what to do.
     Unknown,
 }
 

@@ -13,8 +13,12 @@ use super::limits::{Dimension, Setting};
 use super::raw::RawSetting;
 
 /// Oldest first: the last one is the default of a project that names none.
-const EMBEDDED: [(&str, &str); 1] =
-    [("gemini-2025-02.toml", include_str!("../../presets/gemini-2025-02.toml"))];
+const EMBEDDED: [(&str, &str); 4] = [
+    ("gemini-2025-02.toml", include_str!("../../presets/gemini-2025-02.toml")),
+    ("gemini-2025-05.toml", include_str!("../../presets/gemini-2025-05.toml")),
+    ("gemini-2025-11.toml", include_str!("../../presets/gemini-2025-11.toml")),
+    ("gemini-2026-09.toml", include_str!("../../presets/gemini-2026-09.toml")),
+];
 
 static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
     let parse = |(name, text): &(&str, &str)| {
@@ -28,13 +32,13 @@ static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
 pub struct Preset {
     /// What a project's `preset` names, such as `gemini-2025-02`.
     pub name: String,
-    /// When the provider said so, as far as known: `2025-02`.
+    /// When the provider said so, as far as known: `2025-02` or `2025-05-06`.
     pub date: String,
-    /// Where the provider said so.
+    /// Where the provider said so: an address, or how it was observed.
     pub source: String,
     /// The provider, as a project names it.
     pub provider: String,
-    /// The tiers that every model has limits for.
+    /// The tiers that a project may be on, lowest first. A model may lack any of them.
     pub tiers: Vec<String>,
     /// The models, in the provider's order.
     pub models: Vec<PresetModel>,
@@ -49,7 +53,8 @@ pub struct PresetModel {
     pub aliases: Vec<String>,
     /// The provider's own quota that the model counts against.
     pub quota_group: String,
-    /// Per tier what is limited; a dimension that is absent is unlimited.
+    /// Per tier what is limited; a dimension that is absent is unlimited. On a tier that is absent
+    /// the model is unknown.
     pub tiers: BTreeMap<String, BTreeMap<Dimension, Setting>>,
 }
 

@@ -133,7 +133,7 @@ fn render_limits(out: &mut String, limits: &ModelLimits) -> fmt::Result {
 fn describe(rule: &ModelRule) -> String {
     let allowance = match rule {
         ModelRule::Known { allowance, .. } => allowance,
-        ModelRule::Unknown => return "unknown".to_owned(),
+        ModelRule::Unknown => return "not known on this tier".to_owned(),
     };
     match allowance {
         Allowance::Off { source } => format!("off ({source})"),

@@ -9,6 +9,7 @@ mod allowance;
 mod bad;
 mod files;
 mod good;
+mod presets;
 mod secrets;
 mod seed;
 

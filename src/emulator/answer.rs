@@ -18,32 +18,39 @@ const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAA\
                    AACklEQVR42mNgAAAAAgAB5Sfe/AAAAABJRU5ErkJggg==";
 
 /// An answer to a prompt: its text and what it used, by seed and prompt alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
     text: String,
     candidate_tokens: u64,
     thought_tokens: u64,
+    /// In all candidates.
+    images: u64,
 }
 
 impl Answer {
-    pub(super) fn new(seed: u64, model: &str, prompt: &Prompt) -> Self {
+    /// `images` bounds how many images come, instead of one for each candidate.
+    pub(super) fn new(seed: u64, model: &str, prompt: &Prompt, images: Option<[u64; 2]>) -> Self {
         if prompt.is_blocked {
-            return Self { text: String::new(), candidate_tokens: 0, thought_tokens: 0 };
+            return Self::default();
         }
         let digest = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(prompt.sha256);
         let digest = digest.finalize();
         let start: String = prompt.last_text.chars().take(ECHO_CHARS).collect();
         let ellipsis = if start.len() < prompt.last_text.len() { "…" } else { "" };
         let text = format!("echo {}: {start}{ellipsis}", hex(&digest[..4]));
-        let each = if prompt.wants_images {
-            OUTPUT_IMAGE_TOKENS
-        } else {
-            count_tokens(std::iter::once(text.as_str()))
+        let images = match images {
+            Some([least, most]) if prompt.wants_images => {
+                least + u64::from(digest[5]) % (most.saturating_sub(least) + 1)
+            }
+            Some(_) | None => prompt.images(),
         };
+        let text_tokens = count_tokens(std::iter::once(text.as_str()));
+        let texts = prompt.candidates.saturating_sub(images);
         let thinks = thinks(model) && !prompt.no_thinking;
         Self {
             text,
-            candidate_tokens: each * prompt.candidates,
+            images,
+            candidate_tokens: OUTPUT_IMAGE_TOKENS * images + text_tokens * texts,
             thought_tokens: if thinks { 16 + u64::from(digest[4]) } else { 0 },
         }
     }
@@ -51,6 +58,11 @@ impl Answer {
     /// Candidate and thought tokens.
     pub(super) fn output_tokens(&self) -> u64 {
         self.candidate_tokens + self.thought_tokens
+    }
+
+    /// Images in all candidates.
+    pub(super) fn images(&self) -> u64 {
+        self.images
     }
 
     /// The body, for the call that arrived as number `arrival`.
@@ -72,13 +84,17 @@ impl Answer {
     }
 
     fn candidate(&self, index: u64, prompt: &Prompt) -> Value {
-        let part = if prompt.wants_images {
-            json!({"inlineData": {"mimeType": "image/png", "data": PNG}})
-        } else {
-            json!({"text": self.text})
-        };
-        let content = json!({"parts": [part], "role": "model"});
-        let mut candidate = json!({"content": content, "finishReason": "STOP"});
+        // Image after image goes to candidate after candidate; one that is left without has text.
+        let images = (index..self.images).step_by(stride(prompt.candidates));
+        let mut parts: Vec<Value> =
+            images.map(|_| json!({"inlineData": {"mimeType": "image/png", "data": PNG}})).collect();
+        let is_imageless = prompt.wants_images && parts.is_empty();
+        if parts.is_empty() {
+            parts.push(json!({"text": self.text}));
+        }
+        let content = json!({"parts": parts, "role": "model"});
+        let reason = if is_imageless { "NO_IMAGE" } else { "STOP" };
+        let mut candidate = json!({"content": content, "finishReason": reason});
         if index > 0 {
             candidate["index"] = json!(index);
         }
@@ -98,10 +114,11 @@ impl Answer {
                 usage.insert(name.to_owned(), json!(tokens));
             }
         }
-        let produced = if prompt.wants_images { "IMAGE" } else { "TEXT" };
+        let images = OUTPUT_IMAGE_TOKENS * self.images;
+        let produced = [("TEXT", self.candidate_tokens - images), ("IMAGE", images)];
         for (name, details) in [
             ("promptTokensDetails", prompt_details(prompt)),
-            ("candidatesTokensDetails", details(&[(produced, self.candidate_tokens)])),
+            ("candidatesTokensDetails", details(&produced)),
         ] {
             if !details.is_empty() {
                 usage.insert(name.to_owned(), json!(details));
@@ -133,7 +150,7 @@ pub(super) fn model(name: &str) -> Value {
         "description": "A model of the emulator",
         "inputTokenLimit": 1_048_576,
         "outputTokenLimit": 65_536,
-        "supportedGenerationMethods": ["generateContent", "countTokens"],
+        "supportedGenerationMethods": methods(name),
         "temperature": 1,
         "topP": 0.95,
         "topK": 64,
@@ -144,6 +161,10 @@ pub(super) fn model(name: &str) -> Value {
     model
 }
 
+fn stride(candidates: u64) -> usize {
+    usize::try_from(candidates).unwrap_or(usize::MAX)
+}
+
 fn prompt_details(prompt: &Prompt) -> Vec<Value> {
     details(&[("TEXT", prompt.text_tokens), ("IMAGE", prompt.image_tokens)])
 }
@@ -151,6 +172,14 @@ fn prompt_details(prompt: &Prompt) -> Vec<Value> {
 fn details(tokens: &[(&str, u64)]) -> Vec<Value> {
     let used = tokens.iter().filter(|(_, tokens)| *tokens > 0);
     used.map(|(modality, tokens)| json!({"modality": modality, "tokenCount": tokens})).collect()
+}
+
+fn methods(model: &str) -> [&'static str; 2] {
+    if model.contains("embedding") {
+        ["embedContent", "batchEmbedContents"]
+    } else {
+        ["generateContent", "countTokens"]
+    }
 }
 
 /// Whether a model spends thought tokens: named so, or of generation 2.5 or from 3 on.
@@ -181,7 +210,7 @@ mod tests {
     fn an_answer_hangs_on_seed_and_prompt_alone() {
         let answer = |seed, arrival, text: &str| {
             let prompt = prompt(text);
-            Answer::new(seed, "m", &prompt).body(seed, arrival, "m", &prompt)
+            Answer::new(seed, "m", &prompt, None).body(seed, arrival, "m", &prompt)
         };
         assert_eq!(text(&answer(1, 1, "why?")), text(&answer(1, 2, "why?")));
         assert_ne!(text(&answer(1, 1, "why?")), text(&answer(2, 1, "why?")));
@@ -204,7 +233,7 @@ mod tests {
             ("gemini-4-argon", true),
         ] {
             let prompt = prompt("hello there");
-            let answer = Answer::new(0, model, &prompt);
+            let answer = Answer::new(0, model, &prompt, None);
             let usage = &answer.body(0, 1, model, &prompt)["usageMetadata"];
             let count = |name: &str| usage[name].as_u64();
             assert_eq!(count("promptTokenCount"), Some(3));
@@ -225,7 +254,7 @@ mod tests {
     #[test]
     fn a_blocked_prompt_has_feedback_and_no_candidates() {
         let prompt = prompt("please [[block]] this");
-        let body = Answer::new(0, "gemini-2.5-flash", &prompt).body(0, 1, "m", &prompt);
+        let body = Answer::new(0, "gemini-2.5-flash", &prompt, None).body(0, 1, "m", &prompt);
         assert_eq!(body["promptFeedback"]["blockReason"], "PROHIBITED_CONTENT");
         assert_eq!(body.get("candidates"), None);
         assert_eq!(body["usageMetadata"]["promptTokenCount"], 6);
@@ -239,12 +268,44 @@ mod tests {
             "generationConfig": {"responseModalities": ["IMAGE"], "candidateCount": 2},
         });
         let prompt = Prompt::of_generate(request.to_string().as_bytes()).unwrap();
-        let body = Answer::new(0, "m", &prompt).body(0, 1, "m", &prompt);
+        let body = Answer::new(0, "m", &prompt, None).body(0, 1, "m", &prompt);
         let candidates = body["candidates"].as_array().unwrap();
         assert_eq!(candidates.len(), 2);
         assert_eq!(candidates[1]["index"], 1);
         let data = &candidates[0]["content"]["parts"][0]["inlineData"];
         assert_eq!(data["mimeType"], "image/png");
         assert_eq!(body["usageMetadata"]["candidatesTokenCount"], 2 * 1_290);
+    }
+
+    #[test]
+    fn fewer_or_more_images_may_come_than_were_asked_for() {
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            let request = json!({
+                "contents": [{"parts": [{"text": format!("cat {n}")}]}],
+                "generationConfig": {"responseModalities": ["IMAGE"], "candidateCount": 2},
+            });
+            let prompt = Prompt::of_generate(request.to_string().as_bytes()).unwrap();
+            let answer = Answer::new(0, "m", &prompt, Some([0, 3]));
+            let body = answer.body(0, 1, "m", &prompt);
+            let candidates = body["candidates"].as_array().unwrap();
+            let parts =
+                |candidate: &Value| candidate["content"]["parts"].as_array().unwrap().clone();
+            let is_image = |part: &Value| part.get("inlineData").is_some();
+            let images = candidates.iter().flat_map(parts).filter(is_image).count();
+            assert_eq!(u64::try_from(images).unwrap(), answer.images());
+            let reasons: Vec<_> = candidates.iter().map(|c| c["finishReason"].clone()).collect();
+            assert_eq!(candidates.len(), 2);
+            assert_eq!(reasons.iter().filter(|r| *r == "NO_IMAGE").count(), 2 - images.min(2));
+            let usage = &body["usageMetadata"]["candidatesTokensDetails"];
+            let of = |modality: &str| {
+                let mut list = usage.as_array().unwrap().iter();
+                list.find(|d| d["modality"] == modality).map(|d| d["tokenCount"].clone())
+            };
+            assert_eq!(of("IMAGE").is_some(), images > 0);
+            assert_eq!(of("TEXT").is_some(), images < 2);
+            seen.insert(images);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
     }
 }

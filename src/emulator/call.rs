@@ -15,6 +15,12 @@ pub(super) enum Call {
         version: String,
         model: String,
     },
+    /// `embedContent` or `batchEmbedContents`.
+    Embed {
+        version: String,
+        model: String,
+        is_batch: bool,
+    },
     ListModels,
     GetModel {
         version: String,
@@ -51,6 +57,10 @@ impl Call {
                     ("models", Some((model, "countTokens"))) => {
                         Self::CountTokens { version, model: model.to_owned() }
                     }
+                    ("models", Some((model, verb @ ("embedContent" | "batchEmbedContents")))) => {
+                        let is_batch = verb == "batchEmbedContents";
+                        Self::Embed { version, model: model.to_owned(), is_batch }
+                    }
                     (kind, Some((model, verb))) => Self::NoMethod {
                         version,
                         resource: format!("{kind}/{model}"),
@@ -68,6 +78,8 @@ impl Call {
         match self {
             Self::Generate { .. } => "generateContent",
             Self::CountTokens { .. } => "countTokens",
+            Self::Embed { is_batch: false, .. } => "embedContent",
+            Self::Embed { is_batch: true, .. } => "batchEmbedContents",
             Self::ListModels => "listModels",
             Self::GetModel { .. } => "getModel",
             Self::NoMethod { .. } | Self::Unknown => "unknown",
@@ -79,6 +91,7 @@ impl Call {
         match self {
             Self::Generate { model, .. }
             | Self::CountTokens { model, .. }
+            | Self::Embed { model, .. }
             | Self::GetModel { model, .. } => Some(model),
             Self::ListModels | Self::NoMethod { .. } | Self::Unknown => None,
         }
@@ -89,6 +102,7 @@ impl Call {
         match self {
             Self::Generate { version, model }
             | Self::CountTokens { version, model }
+            | Self::Embed { version, model, .. }
             | Self::GetModel { version, model } => {
                 Refusal::no_model(&format!("models/{model}"), version, self.name())
             }

@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Nanos,
     /// `responseId`.
     ResponseId,
+    /// Gaps between the requests of another client.
+    External,
 }
 
 /// A uniform 64-bit number for `purpose` and `index`.
@@ -27,6 +29,7 @@ pub(super) fn draw(seed: u64, purpose: Purpose, index: u64) -> u64 {
         Purpose::Fault => 4,
         Purpose::Nanos => 5,
         Purpose::ResponseId => 6,
+        Purpose::External => 7,
     };
     mix(mix(mix(seed).wrapping_add(salt)).wrapping_add(index))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::clock::Now;
 use super::day::date_of;
 use super::draw::{Purpose, draw_share, draw_up_to, index_of};
+use super::external::{self, Stream};
 use super::fault::{FaultKind, FaultQueue};
 use super::limits::{Limits, Model};
 use super::quota::{ModelQuota, Violation, Weight};
@@ -45,7 +46,7 @@ pub(super) struct Ask {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Planned {
     /// An answer to a prompt, if the limits have room; then it counts with its whole weight.
-    Answer { output_tokens: u64 },
+    Answer { output_tokens: u64, images: u64 },
     /// A failure that counts as one request (400 and 5xx; 429 if the limits file says so).
     Failure(u16),
     /// A status that no limit knows of.
@@ -65,6 +66,8 @@ pub(super) struct Engine {
     open_models: BTreeMap<String, Arc<Model>>,
     open_keys: BTreeMap<String, Arc<str>>,
     pub(super) faults: FaultQueue,
+    /// Other clients, whose requests up to the last decision are counted.
+    streams: Vec<Stream>,
     arrivals: u64,
     totals: Counts,
     projects: BTreeMap<String, ProjectStats>,
@@ -76,6 +79,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(limits: Limits, kind: WindowKind, minute_ms: u64, seed: u64) -> Self {
         Self {
+            streams: Stream::all(&limits, seed, minute_ms),
             limits,
             kind,
             minute_ms,
@@ -172,6 +176,7 @@ impl Engine {
         ask: &Ask,
         planned: Planned,
     ) -> Result<(), Vec<Violation>> {
+        self.let_others_in(now);
         let violations = match planned {
             Planned::Answer { .. } => self.violations(now, ask),
             Planned::Failure(_) | Planned::Uncounted(_) => Vec::new(),
@@ -179,7 +184,7 @@ impl Engine {
         let one_request = Weight { requests: 1, ..Weight::default() };
         let (status, weight, output_tokens) = match planned {
             Planned::Answer { .. } if !violations.is_empty() => (429, ask.weight, 0),
-            Planned::Answer { output_tokens } => (200, ask.weight, output_tokens),
+            Planned::Answer { output_tokens, .. } => (200, ask.weight, output_tokens),
             Planned::Failure(status) => (status, one_request, 0),
             Planned::Uncounted(status) => (status, Weight::default(), 0),
         };
@@ -195,6 +200,48 @@ impl Engine {
         if violations.is_empty() { Ok(()) } else { Err(violations) }
     }
 
+    /// Corrects an accepted call, decided at `counted_ms`, once its answer holds `came` images and
+    /// not those asked for.
+    pub(super) fn amend_images(&mut self, now: Now, counted_ms: u64, ask: &Ask, came: u64) {
+        let asked = ask.weight.images;
+        if asked == came {
+            return;
+        }
+        if let Some(quota) = self.quota(ask) {
+            quota.amend_images(now, counted_ms, asked, came);
+        }
+        // Entries that agree in all this are as good as each other.
+        let from = self.log.partition_point(|entry| entry.count_ms < counted_ms);
+        let entry = self.log[from..].iter_mut().find(|entry| {
+            (entry.count_ms, entry.at_ms, entry.status) == (counted_ms, ask.at_ms, 200)
+                && entry.prompt_sha256 == ask.prompt_sha256
+                && entry.weight == ask.weight
+        });
+        if let Some(entry) = entry {
+            entry.weight.images = came;
+        }
+    }
+
+    /// Decides and counts what other clients asked for until `now`.
+    fn let_others_in(&mut self, now: Now) {
+        let mut streams = std::mem::take(&mut self.streams);
+        for stream in &mut streams {
+            let one = Weight { requests: 1, input_tokens: stream.input_tokens(), images: 0 };
+            while let Some(at_ms) = stream.pop(now.at_ms, self.seed, self.minute_ms) {
+                let then = now.back_to(at_ms);
+                let quota = self.quota_of(stream.project.clone(), &stream.model);
+                let fits = quota.violations(then, one).is_empty();
+                if fits {
+                    quota.count(then, one);
+                }
+                stream.stats.requests += 1;
+                stream.stats.accepted += u64::from(fits);
+                stream.stats.throttled += u64::from(!fits);
+            }
+        }
+        self.streams = streams;
+    }
+
     fn violations(&mut self, now: Now, ask: &Ask) -> Vec<Violation> {
         self.quota(ask).map_or_else(Vec::new, |quota| quota.violations(now, ask.weight))
     }
@@ -203,22 +250,26 @@ impl Engine {
     fn quota(&mut self, ask: &Ask) -> Option<&mut ModelQuota> {
         let project = ask.caller.as_ref()?.project.clone();
         let model = ask.model.as_ref()?;
+        Some(self.quota_of(project, model))
+    }
+
+    fn quota_of(&mut self, project: Arc<str>, model: &Model) -> &mut ModelQuota {
         let index = index_of(&format!("{project}/{}", model.name));
         let quota = self.quotas.entry((project, model.name.as_str().into()));
-        Some(quota.or_insert_with(|| {
+        quota.or_insert_with(|| {
             let phase_ms = draw_up_to(self.seed, Purpose::Phase, index, self.minute_ms - 1);
             ModelQuota::new(model, self.kind, self.minute_ms, self.limits.zone, phase_ms)
-        }))
+        })
     }
 
     fn tally(&mut self, ask: &Ask, planned: Planned, status: u16, output_tokens: u64) {
         let mut counts = Counts { requests: 1, ..Counts::default() };
         match (status, planned) {
-            (200, Planned::Answer { .. }) => {
+            (200, Planned::Answer { images, .. }) => {
                 counts.accepted = 1;
                 counts.input_tokens = ask.weight.input_tokens;
                 counts.output_tokens = output_tokens;
-                counts.images = ask.weight.images;
+                counts.images = images;
             }
             (429, _) => counts.throttled = 1,
             (400..500, _) => counts.client_errors = 1,
@@ -264,8 +315,13 @@ impl Engine {
         self.log[start..].iter().take(limit).cloned().collect()
     }
 
-    /// Everything but `max_in_flight`, which is not known here.
-    pub(super) fn stats(&self) -> Stats {
+    /// Everything until `now` but `max_in_flight`, which is not known here.
+    pub(super) fn stats_at(&mut self, now: Now) -> Stats {
+        self.let_others_in(now);
+        self.stats()
+    }
+
+    fn stats(&self) -> Stats {
         let mut worst_window = BTreeMap::new();
         for ((project, model), worst) in worst_windows(&self.log, self.minute_ms) {
             let limited = self.limits.projects.iter().find(|known| *known.name == *project);
@@ -288,6 +344,7 @@ impl Engine {
             log_truncated: self.log_truncated,
             projects: self.projects.clone(),
             worst_window,
+            external: external::stats(&self.streams),
         }
     }
 }
@@ -346,7 +403,7 @@ mod tests {
         Ask { call: "generateContent", caller: Some(caller), model, weight, ..Ask::default() }
     }
 
-    const ANSWER: Planned = Planned::Answer { output_tokens: 3 };
+    const ANSWER: Planned = Planned::Answer { output_tokens: 3, images: 0 };
 
     #[test]
     fn keys_and_aliases_of_a_project_share_its_limits() {

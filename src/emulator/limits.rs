@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use chrono_tz::Tz;
-use serde::de::Error as _;
+use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::EmulatorError;
+use super::external::{ExternalRate, MAX_PER_MINUTE};
 
 /// Projects, keys, models and limits of an emulator. The format is described in the module
 /// documentation of [`crate::emulator`].
@@ -51,9 +53,79 @@ pub(super) struct Model {
     pub(super) ipm: Option<u64>,
     #[serde(default)]
     pub(super) paid: bool,
+    /// Least and most images of an answer, instead of those asked for.
+    pub(super) images_returned: Option<[u64; 2]>,
+    /// What a 429 calls the quota, instead of `name`.
+    #[serde(rename = "quota_model")]
+    pub(super) quota_name: Option<String>,
+    #[serde(default)]
+    pub(super) quota_value: QuotaValue,
+    #[serde(default)]
+    pub(super) details: Details,
+    /// What a 429 of a day tells to wait, instead of the truth.
+    #[serde(default, deserialize_with = "retry_delay")]
+    pub(super) retry_delay: Option<Duration>,
+    pub(super) external: Option<ExternalRate>,
     pub(super) latency_ms: Option<[u64; 2]>,
     #[serde(default)]
     pub(super) fault: FaultRates,
+}
+
+/// What a 429 says the limit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum QuotaValue {
+    /// `true`: the limit.
+    #[default]
+    True,
+    /// `"omit"`: nothing; the prose still says it.
+    Omit,
+    /// Another number, in the prose too.
+    Lie(u64),
+}
+
+impl<'de> Deserialize<'de> for QuotaValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value;
+        impl Visitor<'_> for Value {
+            type Value = QuotaValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, \"omit\" or a whole number")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<QuotaValue, E> {
+                let wrong = || E::invalid_value(Unexpected::Bool(value), &self);
+                value.then_some(QuotaValue::True).ok_or_else(wrong)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<QuotaValue, E> {
+                let wrong = |_| E::invalid_value(Unexpected::Signed(value), &self);
+                u64::try_from(value).map(QuotaValue::Lie).map_err(wrong)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<QuotaValue, E> {
+                match value {
+                    "true" => Ok(QuotaValue::True),
+                    "omit" => Ok(QuotaValue::Omit),
+                    _ => Err(E::invalid_value(Unexpected::Str(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Value)
+    }
+}
+
+/// How much a 429 of a quota says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Details {
+    /// Prose and details.
+    #[default]
+    Full,
+    /// The prose, without details.
+    Prose,
+    /// A sentence that names no quota.
+    None,
 }
 
 /// Probabilities of faults, each from 0 to 1, together at most 1.
@@ -184,6 +256,17 @@ impl Model {
                  {MAX_LATENCY_MS}"
             ));
         }
+        if self.images_returned.is_some_and(|[min, max]| min > max || max > MAX_IMAGES) {
+            return Err(format!(
+                "images_returned of model {name:?} must be [least, most] with most at most \
+                 {MAX_IMAGES}"
+            ));
+        }
+        if self.external.is_some_and(|rate| !(0.0..=MAX_PER_MINUTE).contains(&rate.per_minute)) {
+            return Err(format!(
+                "external.per_minute of model {name:?} must be from 0 to {MAX_PER_MINUTE}"
+            ));
+        }
         let FaultRates { status_503, status_500, cut, no_usage } = self.fault;
         let rates = [status_503, status_500, cut, no_usage];
         if !rates.iter().all(|rate| (0.0..=1.0).contains(rate)) || rates.iter().sum::<f64>() > 1.0 {
@@ -195,12 +278,25 @@ impl Model {
     }
 }
 
+/// Most images of an answer.
+const MAX_IMAGES: u64 = 16;
+
 /// Longest latency, ten minutes.
 pub(super) const MAX_LATENCY_MS: u64 = 600_000;
 
 fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map_err(|_| D::Error::custom(format!("{name:?} is no time zone")))
+}
+
+/// `"true"` or a length of time.
+fn retry_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "true" {
+        return Ok(None);
+    }
+    let wrong = |_| D::Error::custom(format!("{text:?} is no time; write \"true\" or \"22s\""));
+    humantime::parse_duration(&text).map(Some).map_err(wrong)
 }
 
 fn pacific() -> Tz {
@@ -220,7 +316,11 @@ mod tests {
         let flash = &limits.projects[0].models[0];
         assert_eq!((flash.rpm, flash.tpd, flash.ipm), (Some(15), Some(6_000_000), None));
         assert_eq!(flash.latency_ms, Some([20, 120]));
-        assert_eq!(limits.projects[0].models[1].ipm, Some(20));
+        let image = &limits.projects[0].models[1];
+        assert_eq!((image.ipm, image.images_returned), (Some(20), Some([0, 2])));
+        let embedding = &limits.projects[0].models[3];
+        assert_eq!(embedding.quota_name.as_deref(), Some("gemini-embedding-1.0"));
+        assert_eq!(embedding.retry_delay, Some(Duration::from_secs(22)));
         assert!(limits.projects[1].models[0].paid);
     }
 
@@ -236,6 +336,14 @@ mod tests {
             (project("keys = [\"a\", \"a\"]"), "key 2 of project \"p\" is empty or used twice"),
             (model("aliases = [\"m\"]"), "model name \"m\" of project \"p\""),
             (model("latency_ms = [2, 1]"), "latency_ms of model \"m\""),
+            (model("images_returned = [2, 1]"), "images_returned of model \"m\""),
+            (model("external = { per_minute = -1 }"), "external.per_minute of model \"m\""),
+            (model("external = { per_hour = 1 }"), "unknown field `per_hour`"),
+            (model("quota_value = \"lie\""), "expected true, \"omit\" or a whole number"),
+            (model("quota_value = false"), "expected true, \"omit\" or a whole number"),
+            (model("quota_value = -1"), "expected true, \"omit\" or a whole number"),
+            (model("details = \"some\""), "unknown variant `some`"),
+            (model("retry_delay = \"soon\""), "\"soon\" is no time; write \"true\" or \"22s\""),
             (model("fault = { cut = 0.6, no_usage = 0.6 }"), "fault of model \"m\""),
             ("zone = \"Mars\"".to_owned(), "limits file, line 1: "),
         ];

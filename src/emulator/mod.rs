@@ -22,18 +22,41 @@
 //!   rpd = 1_500
 //!   tpd = 6_000_000
 //!   ipm = 20                             # images
+//!   images_returned = [0, 3]             # least and most images of an answer that is to have
+//!                                        # images; without it one for each candidate
 //!   paid = false                         # wording of the 429
+//!   quota_model = "gemini-2.0"           # what the 429 calls the quota, without it the name
+//!   quota_value = true                   # the limit in the 429: the truth, "omit", or a number
+//!   details = "full"                     # or "prose": no details; "none": names no quota
+//!   retry_delay = "true"                 # or "22s": what the 429 of a day tells to wait
+//!   external = { per_minute = 5, input_tokens = 100 }    # another client, see below
 //!   latency_ms = [20, 120]               # instead of EmulatorConfig::latency
 //!   fault = { status_503 = 0.0, status_500 = 0.0, cut = 0.0, no_usage = 0.0 }   # probabilities
 //! ```
 //!
 //! # What it serves
-//! Under `/v1`, `/v1beta` and `/v1alpha`: `POST models/{m}:generateContent` (counted),
-//! `POST models/{m}:countTokens`, `GET models`, `GET models/{m}` (not counted). Everything else is
-//! a 404. A call is checked in this order: credential, model, payload, all limits at once. It is
-//! decided and counted atomically at a seeded instant of its latency, so that calls overtake each
-//! other. Counted are answers, with requests, input tokens and images, and failures (400 behind a
-//! good key and model, 5xx) as one request; a client that goes away does not stop the count.
+//! Under `/v1`, `/v1beta` and `/v1alpha`: `POST models/{m}:generateContent`, `:embedContent` and
+//! `:batchEmbedContents` (counted), `POST models/{m}:countTokens`, `GET models`, `GET models/{m}`
+//! (not counted). Everything else is a 404. A call is checked in this order: credential, model,
+//! payload, all limits at once. It is decided and counted atomically at a seeded instant of its
+//! latency, so that calls overtake each other. Counted are answers, with requests, input tokens and
+//! images, and failures (400 behind a good key and model, 5xx) as one request; a client that goes
+//! away does not stop the count. `batchEmbedContents` counts as one request for each of its texts.
+//!
+//! A request with `IMAGE` among its `responseModalities` is decided by the images it asks for, one
+//! for each candidate. When its answer leaves, books and log are corrected to the images that are
+//! in it, at the instant of the decision. A candidate without an image has text and ends with
+//! `NO_IMAGE`.
+//!
+//! # Another client
+//! `external` is a Poisson stream of requests of a client that nobody else sees, `per_minute` in
+//! the mean of the emulator's own minutes, at most 10,000. Each is counted against the model's
+//! limits if it fits, and lost if not. They are in the stats under `external` and in no other
+//! number, the log and the worst windows included.
+//!
+//! # Its clock
+//! `date_skew` sets the emulator's civil time ahead of the machine's, or behind it if negative: the
+//! `date` header of each answer of the provider, and the days of rpd and tpd. Minutes do not care.
 //!
 //! # Control
 //! - `GET /__emulator/stats`: [`Stats`] as JSON.
@@ -51,7 +74,9 @@ mod call;
 mod clock;
 mod day;
 mod draw;
+mod embed;
 mod engine;
+mod external;
 mod fault;
 mod limits;
 mod prompt;
@@ -71,10 +96,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fmt, io};
 
+use chrono::TimeDelta;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use external::ExternalStats;
 pub use fault::{Fault, FaultKind};
 pub use limits::Limits;
 pub use stats::{Counts, ProjectStats, Stats, WorstWindow};
@@ -101,10 +128,12 @@ pub struct EmulatorConfig {
     pub limits: Limits,
     /// Time from a request to its answer, for models that have none of their own.
     pub latency: Latency,
+    /// How far the emulator's civil time is ahead of the machine's; at most ten years either way.
+    pub date_skew: TimeDelta,
 }
 
 impl EmulatorConfig {
-    /// A free port of the loopback, sliding minutes of 60 s, seed 0, no latency.
+    /// A free port of the loopback, sliding minutes of 60 s, seed 0, no latency, the right time.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -114,6 +143,7 @@ impl EmulatorConfig {
             seed: 0,
             limits,
             latency: Latency::default(),
+            date_skew: TimeDelta::zero(),
         }
     }
 }
@@ -153,6 +183,12 @@ pub enum EmulatorError {
         /// Longest latency asked for.
         max: Duration,
     },
+    /// The clock would be off by more than ten years.
+    #[error("a date skew of {skew} is too much, the most is ten years")]
+    DateSkew {
+        /// What was asked for.
+        skew: TimeDelta,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}")]
     Listen {
@@ -163,6 +199,9 @@ pub enum EmulatorError {
         source: io::Error,
     },
 }
+
+/// Keeps every date within what a date can be.
+const MAX_DATE_SKEW: TimeDelta = TimeDelta::days(3_653);
 
 /// How long [`Emulator::stop`] lets calls finish before it drops their connections.
 const GRACE: Duration = Duration::from_secs(2);
@@ -185,9 +224,10 @@ impl Emulator {
     /// Starts an emulator; it accepts connections when this returns.
     ///
     /// # Errors
-    /// When the minute or the latency is out of range or the address cannot be listened on.
+    /// When the minute, the latency or the skew is out of range or the address cannot be listened
+    /// on.
     pub async fn start(config: EmulatorConfig) -> Result<Self, EmulatorError> {
-        let EmulatorConfig { listen, window, minute, seed, limits, latency } = config;
+        let EmulatorConfig { listen, window, minute, seed, limits, latency, date_skew } = config;
         let minute_ms = whole_ms(minute);
         if minute_ms == 0 {
             return Err(EmulatorError::Minute { minute });
@@ -197,6 +237,9 @@ impl Emulator {
         if min > max || latency_ms[1] > MAX_LATENCY_MS {
             return Err(EmulatorError::Latency { min, max });
         }
+        if date_skew.abs() > MAX_DATE_SKEW {
+            return Err(EmulatorError::DateSkew { skew: date_skew });
+        }
         let cannot_listen = |source| EmulatorError::Listen { addr: listen, source };
         let tcp = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let addr = tcp.local_addr().map_err(cannot_listen)?;
@@ -204,7 +247,7 @@ impl Emulator {
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
             engine: Mutex::new(Engine::new(limits, window, minute_ms, seed)),
-            clock: Clock::start(),
+            clock: Clock::start(date_skew),
             seed,
             latency_ms,
             in_flight: AtomicUsize::new(0),

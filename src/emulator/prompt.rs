@@ -52,7 +52,7 @@ impl Prompt {
         self.text_tokens + self.image_tokens
     }
 
-    /// Images the answer will hold.
+    /// Images asked for.
     pub(super) fn images(&self) -> u64 {
         if self.wants_images { self.candidates } else { 0 }
     }
@@ -118,7 +118,8 @@ pub(super) fn count_tokens<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
     ascii.div_ceil(4) + other
 }
 
-fn read_body(body: &[u8], schema: &Schema) -> Result<Map<String, Value>, Refusal> {
+/// The body as a message of `schema`.
+pub(super) fn read_body(body: &[u8], schema: &Schema) -> Result<Map<String, Value>, Refusal> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::bad_request(format!(
             "Request payload size exceeds the limit: {MAX_BODY_BYTES} bytes."
@@ -137,7 +138,8 @@ fn read_body(body: &[u8], schema: &Schema) -> Result<Map<String, Value>, Refusal
     read(&json, schema).map_err(|problems: Problems| Refusal::bad_payload(&problems))
 }
 
-fn check_content(content: &Value, index: usize) -> Result<(), Refusal> {
+/// Refuses a content without parts, or with one that is not exactly one thing.
+pub(super) fn check_content(content: &Value, index: usize) -> Result<(), Refusal> {
     let role = content.get("role").and_then(Value::as_str).unwrap_or_default();
     if !["", "user", "model", "function"].contains(&role) {
         return Err(Refusal::bad_request("Please use a valid role: user, model."));
@@ -175,7 +177,8 @@ fn parts_of(content: &Value) -> impl Iterator<Item = &Value> {
     content.get("parts").and_then(Value::as_array).into_iter().flatten()
 }
 
-fn texts_of(content: &Value) -> impl Iterator<Item = &str> {
+/// The text parts of a content.
+pub(super) fn texts_of(content: &Value) -> impl Iterator<Item = &str> {
     parts_of(content).filter_map(|part| part.get("text").and_then(Value::as_str))
 }
 

@@ -26,6 +26,16 @@ pub(super) enum QuotaKind {
     RequestsPerDay,
 }
 
+/// Which calls a quota is named after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Method {
+    /// `generateContent`.
+    #[default]
+    Generate,
+    /// `embedContent` and `batchEmbedContents`.
+    Embed,
+}
+
 /// A limit that a request does not fit into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
@@ -49,7 +59,32 @@ enum Book {
 
 impl QuotaKind {
     /// `quotaMetric`. The two of images are not known from any capture; they follow the pattern.
-    pub(super) fn metric(self, paid: bool) -> &'static str {
+    pub(super) fn metric(self, paid: bool, method: Method) -> &'static str {
+        match method {
+            Method::Generate => self.generate_metric(paid),
+            Method::Embed => self.embed_metric(paid),
+        }
+    }
+
+    /// Only that of the free tier's requests is known; the others follow the pattern.
+    fn embed_metric(self, paid: bool) -> &'static str {
+        match (self, paid) {
+            (Self::InputTokensPerMinute | Self::InputTokensPerDay, false) => {
+                "generativelanguage.googleapis.com/embed_content_free_tier_input_token_count"
+            }
+            (Self::InputTokensPerMinute | Self::InputTokensPerDay, true) => {
+                "generativelanguage.googleapis.com/embed_content_paid_tier_input_token_count"
+            }
+            (Self::RequestsPerMinute | Self::RequestsPerDay | Self::ImagesPerMinute, false) => {
+                "generativelanguage.googleapis.com/embed_content_free_tier_requests"
+            }
+            (Self::RequestsPerMinute | Self::RequestsPerDay | Self::ImagesPerMinute, true) => {
+                "generativelanguage.googleapis.com/embed_content_paid_tier_requests"
+            }
+        }
+    }
+
+    fn generate_metric(self, paid: bool) -> &'static str {
         match (self, paid) {
             (Self::InputTokensPerMinute | Self::InputTokensPerDay, false) => {
                 "generativelanguage.googleapis.com/generate_content_free_tier_input_token_count"
@@ -76,7 +111,38 @@ impl QuotaKind {
     }
 
     /// `quotaId`. Those of images and of the paid tokens of a day follow the pattern.
-    pub(super) fn id(self, paid: bool) -> &'static str {
+    pub(super) fn id(self, paid: bool, method: Method) -> &'static str {
+        match method {
+            Method::Generate => self.generate_id(paid),
+            Method::Embed => self.embed_id(paid),
+        }
+    }
+
+    /// Only those of the free tier's requests are known. No embedding counts as an image.
+    fn embed_id(self, paid: bool) -> &'static str {
+        match (self, paid) {
+            (Self::InputTokensPerMinute, false) => {
+                "EmbedContentInputTokensPerModelPerMinute-FreeTier"
+            }
+            (Self::InputTokensPerMinute, true) => {
+                "EmbedContentPaidTierInputTokensPerModelPerMinute"
+            }
+            (Self::InputTokensPerDay, false) => "EmbedContentInputTokensPerModelPerDay-FreeTier",
+            (Self::InputTokensPerDay, true) => "EmbedContentPaidTierInputTokensPerModelPerDay",
+            (Self::RequestsPerMinute | Self::ImagesPerMinute, false) => {
+                "EmbedContentRequestsPerMinutePerProjectPerModel-FreeTier"
+            }
+            (Self::RequestsPerMinute | Self::ImagesPerMinute, true) => {
+                "EmbedContentRequestsPerMinutePerProjectPerModel"
+            }
+            (Self::RequestsPerDay, false) => {
+                "EmbedContentRequestsPerDayPerProjectPerModel-FreeTier"
+            }
+            (Self::RequestsPerDay, true) => "EmbedContentRequestsPerDayPerProjectPerModel",
+        }
+    }
+
+    fn generate_id(self, paid: bool) -> &'static str {
         match (self, paid) {
             (Self::InputTokensPerMinute, false) => {
                 "GenerateContentInputTokensPerModelPerMinute-FreeTier"
@@ -94,6 +160,14 @@ impl QuotaKind {
             (Self::InputTokensPerDay, true) => "GenerateContentPaidTierInputTokensPerModelPerDay",
             (Self::RequestsPerDay, false) => "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
             (Self::RequestsPerDay, true) => "GenerateRequestsPerDayPerProjectPerModel",
+        }
+    }
+
+    /// Whether it counts over a day.
+    pub(super) fn is_daily(self) -> bool {
+        match self {
+            Self::InputTokensPerDay | Self::RequestsPerDay => true,
+            Self::InputTokensPerMinute | Self::RequestsPerMinute | Self::ImagesPerMinute => false,
         }
     }
 
@@ -147,6 +221,15 @@ impl ModelQuota {
             match book {
                 Book::Minute(quota) => quota.count(now.at_ms, kind.of(weight)),
                 Book::Day(quota) => quota.count(now.wall, kind.of(weight)),
+            }
+        }
+    }
+
+    /// Corrects at `now` the images of a request that was counted at `counted_ms`.
+    pub(super) fn amend_images(&mut self, now: Now, counted_ms: u64, asked: u64, came: u64) {
+        for (kind, book) in &mut self.quotas {
+            if let (QuotaKind::ImagesPerMinute, Book::Minute(quota)) = (kind, book) {
+                quota.amend(now.at_ms, counted_ms, asked, came);
             }
         }
     }

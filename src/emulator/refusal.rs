@@ -2,7 +2,44 @@
 
 use serde_json::{Value, json};
 
-use super::quota::{QuotaKind, Violation};
+use super::limits::{Details, Model, QuotaValue};
+use super::quota::{Method, QuotaKind, Violation};
+
+/// How a 429 tells of a quota.
+#[derive(Clone, Debug)]
+pub(super) struct Wording {
+    /// What it calls the quota's model.
+    model: String,
+    paid: bool,
+    method: Method,
+    value: QuotaValue,
+    details: Details,
+    /// What is told to wait when a day is used up, in nanoseconds; the truth if none.
+    day_wait_ns: Option<u64>,
+}
+
+impl Wording {
+    /// The wording for calls of `method`, as the limits file has it for `model`.
+    pub(super) fn of(model: &Model, method: Method) -> Self {
+        let day_wait = model.retry_delay.map(|wait| wait.as_nanos());
+        Self {
+            model: model.quota_name.clone().unwrap_or_else(|| model.name.clone()),
+            paid: model.paid,
+            method,
+            value: model.quota_value,
+            details: model.details,
+            day_wait_ns: day_wait.map(|wait| u64::try_from(wait).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// The limit that is told of.
+    fn limit(&self, violation: &Violation) -> u64 {
+        match self.value {
+            QuotaValue::True | QuotaValue::Omit => violation.limit,
+            QuotaValue::Lie(limit) => limit,
+        }
+    }
+}
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,17 +185,18 @@ impl Refusal {
         )
     }
 
-    /// The 429 of a quota. `wait_ns` is what the client is told to wait.
-    pub(super) fn over_quota(
-        model: &str,
-        paid: bool,
-        violations: &[Violation],
-        wait_ns: u64,
-    ) -> Self {
+    /// The 429 of a quota. `wait_ns` is what the client has to wait.
+    pub(super) fn over_quota(wording: &Wording, violations: &[Violation], wait_ns: u64) -> Self {
+        if wording.details == Details::None {
+            return Self::bare_429();
+        }
+        let is_daily = violations.iter().any(|violation| violation.kind.is_daily());
+        let wait_ns = wording.day_wait_ns.filter(|_| is_daily).unwrap_or(wait_ns);
+        let model = &wording.model;
         let mut lines: Vec<String> = Vec::new();
         for violation in violations {
-            let metric = violation.kind.metric(paid);
-            let limit = violation.limit;
+            let metric = violation.kind.metric(wording.paid, wording.method);
+            let limit = wording.limit(violation);
             let line =
                 format!("\n* Quota exceeded for metric: {metric}, limit: {limit}, model: {model}");
             if !lines.contains(&line) {
@@ -172,9 +210,12 @@ impl Refusal {
             lines.concat(),
             prose_duration(wait_ns),
         );
-        let violations: Vec<Value> =
-            violations.iter().map(|violation| violation_json(violation, paid, model)).collect();
         let mut refusal = Self::new(429, "RESOURCE_EXHAUSTED", message);
+        if wording.details == Details::Prose {
+            return refusal;
+        }
+        let violations: Vec<Value> =
+            violations.iter().map(|violation| violation_json(violation, wording)).collect();
         refusal.details = vec![
             json!({
                 "@type": "type.googleapis.com/google.rpc.Help",
@@ -196,9 +237,10 @@ impl Refusal {
     }
 
     /// The daily 429 seen in 2026 whose short wait is false: the quota returns at midnight.
-    pub(super) fn false_daily(model: &str, paid: bool, limit: u64) -> Self {
+    pub(super) fn false_daily(model: &Model, method: Method) -> Self {
+        let limit = model.rpd.unwrap_or(20);
         let violation = Violation { kind: QuotaKind::RequestsPerDay, limit, wait_ms: 0 };
-        Self::over_quota(model, paid, &[violation], 38_909_233_090)
+        Self::over_quota(&Wording::of(model, method), &[violation], 38_909_233_090)
     }
 }
 
@@ -213,15 +255,17 @@ fn error_info(reason: &str) -> Value {
     })
 }
 
-fn violation_json(violation: &Violation, paid: bool, model: &str) -> Value {
+fn violation_json(violation: &Violation, wording: &Wording) -> Value {
+    let Wording { model, paid, method, value, .. } = wording;
     let mut json = json!({
-        "quotaMetric": violation.kind.metric(paid),
-        "quotaId": violation.kind.id(paid),
+        "quotaMetric": violation.kind.metric(*paid, *method),
+        "quotaId": violation.kind.id(*paid, *method),
         "quotaDimensions": {"location": "global", "model": model},
     });
     // Zero fields are omitted on the wire.
-    if violation.limit > 0 {
-        json["quotaValue"] = json!(violation.limit.to_string());
+    let limit = wording.limit(violation);
+    if limit > 0 && *value != QuotaValue::Omit {
+        json["quotaValue"] = json!(limit.to_string());
     }
     json
 }
@@ -266,12 +310,61 @@ mod tests {
         }
     }
 
+    fn wording(model: &str) -> Wording {
+        Wording::of(&toml::from_str(model).expect("a model"), Method::Generate)
+    }
+
+    fn told(model: &str, kind: QuotaKind) -> (String, Value) {
+        let violation = Violation { kind, limit: 250, wait_ms: 0 };
+        let model = format!("name = \"gemini-3.1-pro-preview\"\n{model}");
+        let wording = wording(&model);
+        let error = Refusal::over_quota(&wording, &[violation], 45_811_974_541).body();
+        let error = error["error"].clone();
+        (error["message"].as_str().unwrap_or_default().to_owned(), error["details"].clone())
+    }
+
+    #[test]
+    fn a_429_says_what_its_knobs_let_it_say() {
+        let minute = QuotaKind::RequestsPerMinute;
+        let value = |details: &Value| details[1]["violations"][0]["quotaValue"].clone();
+
+        let (message, details) = told("quota_value = \"omit\"", minute);
+        assert!(message.contains("limit: 250, model: gemini-3.1-pro-preview\n"), "{message}");
+        assert_eq!(value(&details), Value::Null);
+        let (message, details) = told("quota_value = 9", minute);
+        assert!(message.contains("limit: 9, "), "{message}");
+        assert_eq!(value(&details), "9");
+        assert_eq!(value(&told("quota_value = true", minute).1), "250");
+
+        let (message, details) = told("quota_model = \"gemini-3.1-pro\"", minute);
+        assert!(message.contains("model: gemini-3.1-pro\n"), "{message}");
+        assert_eq!(details[1]["violations"][0]["quotaDimensions"]["model"], "gemini-3.1-pro");
+
+        let (message, details) = told("details = \"prose\"", minute);
+        assert!(message.ends_with("Please retry in 45.811974541s."), "{message}");
+        assert_eq!(details, Value::Null);
+        let (message, details) = told("details = \"none\"", minute);
+        assert_eq!(message, "Resource has been exhausted (e.g. check quota).");
+        assert_eq!(details, Value::Null);
+    }
+
+    #[test]
+    fn a_false_delay_is_told_of_days_alone() {
+        let knob = "retry_delay = \"22s\"";
+        let (message, details) = told(knob, QuotaKind::InputTokensPerDay);
+        assert!(message.ends_with("Please retry in 22s."), "{message}");
+        assert_eq!(details[2]["retryDelay"], "22s");
+        let (_, details) = told(knob, QuotaKind::InputTokensPerMinute);
+        assert_eq!(details[2]["retryDelay"], "45s");
+        let (_, details) = told("retry_delay = \"true\"", QuotaKind::RequestsPerDay);
+        assert_eq!(details[2]["retryDelay"], "45s");
+    }
+
     #[test]
     fn a_429_of_limit_zero_is_the_captured_one() {
         let violation = |kind| Violation { kind, limit: 0, wait_ms: 12_941 };
         let refusal = Refusal::over_quota(
-            "gemini-2.0-flash",
-            false,
+            &wording("name = \"gemini-2.0-flash\""),
             &[
                 violation(QuotaKind::InputTokensPerMinute),
                 violation(QuotaKind::RequestsPerMinute),
@@ -288,7 +381,8 @@ mod tests {
     fn a_paid_daily_429_is_the_captured_one() {
         let violation =
             Violation { kind: QuotaKind::RequestsPerDay, limit: 1_000, wait_ms: 72_193_257 };
-        let body = Refusal::over_quota("m", true, &[violation], 72_193_257_628_674).body();
+        let wording = wording("name = \"m\"\npaid = true");
+        let body = Refusal::over_quota(&wording, &[violation], 72_193_257_628_674).body();
         let message = body["error"]["message"].as_str().unwrap_or_default();
         assert!(message.ends_with("Please retry in 20h3m13.257628674s."), "{message}");
         let details = &body["error"]["details"];

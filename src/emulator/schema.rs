@@ -46,6 +46,19 @@ pub(super) const COUNT_TOKENS: &Schema = &[
     ("generateContentRequest", Kind::Message(GENERATE)),
 ];
 
+/// `EmbedContentRequest`.
+pub(super) const EMBED: &Schema = &[
+    ("model", Kind::Text),
+    ("content", Kind::Message(CONTENT)),
+    ("taskType", Kind::Text),
+    ("title", Kind::Text),
+    ("outputDimensionality", Kind::Whole),
+    ("autoTruncate", Kind::Flag),
+];
+
+/// `BatchEmbedContentsRequest`.
+pub(super) const BATCH_EMBED: &Schema = &[("requests", Kind::Many(&Kind::Message(EMBED)))];
+
 const CONTENT: &Schema = &[("role", Kind::Text), ("parts", Kind::Many(&Kind::Message(PART)))];
 
 const PART: &Schema = &[

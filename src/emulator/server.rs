@@ -20,12 +20,13 @@ use super::answer::{self, Answer};
 use super::call::{Call, check_query, credential};
 use super::clock::{Clock, Now};
 use super::draw::{Purpose, draw, draw_up_to};
+use super::embed::Embed;
 use super::engine::{Ask, Engine, Planned};
 use super::fault::{FaultKind, parse_order};
 use super::limits::Model;
 use super::prompt::{MAX_BODY_BYTES, Prompt};
-use super::quota::{Violation, Weight};
-use super::refusal::Refusal;
+use super::quota::{Method, Violation, Weight};
+use super::refusal::{Refusal, Wording};
 use super::stats::Stats;
 use super::wire::{Delivery, KillSwitch, Reply};
 
@@ -57,7 +58,9 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Stats {
         let max_in_flight = self.max_in_flight.load(Ordering::Relaxed);
-        Stats { max_in_flight, ..self.engine().stats() }
+        let mut engine = self.engine();
+        let now = self.clock.now();
+        Stats { max_in_flight, ..engine.stats_at(now) }
     }
 
     /// Decides a call at this very instant: the clock is read under the lock, so that the order of
@@ -67,6 +70,13 @@ impl Shared {
         let now = self.clock.now();
         let decision = engine.settle(now, ask, planned);
         (now, decision)
+    }
+
+    /// Corrects a call that was counted at `counted` to the images that its answer holds.
+    fn amend_images(&self, counted: Now, ask: &Ask, came: u64) {
+        let mut engine = self.engine();
+        let now = self.clock.now();
+        engine.amend_images(now, counted.at_ms, ask, came);
     }
 
     async fn pause(&self, ms: u64) {
@@ -201,8 +211,8 @@ async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8])
         _ => {}
     }
     let gzip = accepts_gzip(parts);
-    let took_ms = shared.clock.now().at_ms.saturating_sub(ask.at_ms);
-    reply.deliver(gzip, delivery, took_ms)
+    let now = shared.clock.now();
+    reply.deliver(gzip, delivery, now.at_ms.saturating_sub(ask.at_ms), now.wall)
 }
 
 fn accepts_gzip(parts: &Parts) -> bool {
@@ -220,6 +230,7 @@ fn accepts_gzip(parts: &Parts) -> bool {
 #[derive(Debug)]
 enum Work {
     Generate { arrival: u64, prompt: Box<Prompt> },
+    Embed { arrival: u64, embed: Embed },
     Body(Value),
 }
 
@@ -234,6 +245,10 @@ fn prepare(
 ) -> Result<Work, (Refusal, Planned)> {
     let uncounted = |refusal: Refusal| {
         let planned = Planned::Uncounted(refusal.code);
+        (refusal, planned)
+    };
+    let failure = |refusal: Refusal| {
+        let planned = Planned::Failure(refusal.code);
         (refusal, planned)
     };
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
@@ -257,10 +272,7 @@ fn prepare(
             // The lock is not held while a large payload is read.
             drop(engine);
             let prompt = check_query(&query).and_then(|()| Prompt::of_generate(body));
-            let prompt = prompt.map_err(|refusal| {
-                let planned = Planned::Failure(refusal.code);
-                (refusal, planned)
-            })?;
+            let prompt = prompt.map_err(failure)?;
             engine = shared.engine();
             ask.prompt_sha256 = Some(prompt.sha256);
             ask.weight = Weight {
@@ -269,6 +281,19 @@ fn prepare(
                 images: prompt.images(),
             };
             Work::Generate { arrival, prompt: Box::new(prompt) }
+        }
+        Call::Embed { model, is_batch, .. } => {
+            drop(engine);
+            let read = if *is_batch { Embed::of_batch } else { Embed::of_one };
+            let embed = check_query(&query).and_then(|()| read(body, model)).map_err(failure)?;
+            engine = shared.engine();
+            ask.prompt_sha256 = Some(embed.sha256());
+            ask.weight = Weight {
+                requests: embed.requests(),
+                input_tokens: embed.input_tokens(),
+                images: 0,
+            };
+            Work::Embed { arrival, embed }
         }
         Call::CountTokens { .. } => {
             check_query(&query).map_err(uncounted)?;
@@ -311,9 +336,9 @@ fn model_page(names: &[String], query: &[(String, String)]) -> Value {
 
 /// Does the work of a call that passed all checks, unless its fault replaces the answer.
 async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Reply {
-    let is_generate = matches!(work, Work::Generate { .. });
+    let is_counted = matches!(work, Work::Generate { .. } | Work::Embed { .. });
     if let Some((refusal, is_failure)) = replacement(call, ask) {
-        let planned = if is_failure && is_generate {
+        let planned = if is_failure && is_counted {
             Planned::Failure(refusal.code)
         } else {
             Planned::Uncounted(refusal.code)
@@ -323,6 +348,7 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
     }
     match work {
         Work::Generate { arrival, prompt } => generate(shared, call, *arrival, prompt, ask).await,
+        Work::Embed { arrival, embed } => embed_texts(shared, call, *arrival, embed, ask).await,
         Work::Body(body) => {
             let _ = shared.settle(ask, Planned::Uncounted(200));
             Reply::json(200, body)
@@ -332,17 +358,15 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
 
 /// The error that a fault answers instead of the work, and whether it counts as a failure.
 fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
-    let model = ask.model.as_deref();
     match ask.fault? {
         FaultKind::Unavailable => Some((Refusal::unavailable(), true)),
         FaultKind::Internal => Some((Refusal::internal(), true)),
         FaultKind::NotFound => Some((call.not_found(), false)),
         FaultKind::BareQuota => Some((Refusal::bare_429(), true)),
         FaultKind::DayQuota => {
-            let name = model.map_or("unknown", |model| model.name.as_str());
-            let paid = model.is_some_and(|model| model.paid);
-            let limit = model.and_then(|model| model.rpd).unwrap_or(20);
-            Some((Refusal::false_daily(name, paid, limit), true))
+            let unknown = Model { name: "unknown".to_owned(), ..Model::default() };
+            let model = ask.model.as_deref().unwrap_or(&unknown);
+            Some((Refusal::false_daily(model, method(call)), true))
         }
         FaultKind::Billing => Some((Refusal::billing(), true)),
         FaultKind::Cut
@@ -354,24 +378,19 @@ fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
     }
 }
 
-/// Answers a prompt: part of the latency, the decision, the rest of the latency.
+/// Answers a prompt.
 async fn generate(shared: &Shared, call: &Call, arrival: u64, prompt: &Prompt, ask: &Ask) -> Reply {
     let seed = shared.seed;
     let name = call.model().unwrap_or_default();
-    let quota_model = ask.model.as_deref().cloned().unwrap_or_default();
-    let [least_ms, most_ms] = quota_model.latency_ms.unwrap_or(shared.latency_ms);
-    let span_ms = most_ms.saturating_sub(least_ms);
-    let latency_ms = least_ms + draw_up_to(seed, Purpose::Latency, arrival, span_ms);
-    let before_ms = draw_up_to(seed, Purpose::CountInstant, arrival, latency_ms);
-    shared.pause(before_ms).await;
-
-    let answer = Answer::new(seed, name, prompt);
-    let planned = Planned::Answer { output_tokens: answer.output_tokens() };
-    if let (_, Err(violations)) = shared.settle(ask, planned) {
-        let refusal = over_quota(seed, arrival, &quota_model, &violations);
-        return Reply::json(refusal.code, &refusal.body());
-    }
-    shared.pause(latency_ms - before_ms).await;
+    let images_returned = ask.model.as_ref().and_then(|model| model.images_returned);
+    let answer = Answer::new(seed, name, prompt, images_returned);
+    let planned =
+        Planned::Answer { output_tokens: answer.output_tokens(), images: answer.images() };
+    let counted = match decide(shared, call, arrival, ask, planned).await {
+        Ok(counted) => counted,
+        Err(reply) => return reply,
+    };
+    shared.amend_images(counted, ask, answer.images());
     let mut body = answer.body(seed, arrival, name, prompt);
     if ask.fault == Some(FaultKind::NoUsage)
         && let Some(fields) = body.as_object_mut()
@@ -382,9 +401,61 @@ async fn generate(shared: &Shared, call: &Call, arrival: u64, prompt: &Prompt, a
     Reply { service_tier: Some(tier), ..Reply::json(200, &body) }
 }
 
+/// Answers texts to embed.
+async fn embed_texts(
+    shared: &Shared,
+    call: &Call,
+    arrival: u64,
+    embed: &Embed,
+    ask: &Ask,
+) -> Reply {
+    let planned = Planned::Answer { output_tokens: 0, images: 0 };
+    match decide(shared, call, arrival, ask, planned).await {
+        Ok(_) => {
+            let name = call.model().unwrap_or_default();
+            Reply::json(200, &embed.body(shared.seed, name))
+        }
+        Err(reply) => reply,
+    }
+}
+
+/// Lets a call's latency pass, with the decision at an instant within it: when it was counted, or
+/// the 429.
+async fn decide(
+    shared: &Shared,
+    call: &Call,
+    arrival: u64,
+    ask: &Ask,
+    planned: Planned,
+) -> Result<Now, Reply> {
+    let seed = shared.seed;
+    let latency = ask.model.as_ref().and_then(|model| model.latency_ms);
+    let [least_ms, most_ms] = latency.unwrap_or(shared.latency_ms);
+    let span_ms = most_ms.saturating_sub(least_ms);
+    let latency_ms = least_ms + draw_up_to(seed, Purpose::Latency, arrival, span_ms);
+    let before_ms = draw_up_to(seed, Purpose::CountInstant, arrival, latency_ms);
+    shared.pause(before_ms).await;
+    match shared.settle(ask, planned) {
+        (now, Ok(())) => {
+            shared.pause(latency_ms - before_ms).await;
+            Ok(now)
+        }
+        (_, Err(violations)) => {
+            let model = ask.model.as_deref().cloned().unwrap_or_default();
+            let refusal =
+                over_quota(seed, arrival, &Wording::of(&model, method(call)), &violations);
+            Err(Reply::json(refusal.code, &refusal.body()))
+        }
+    }
+}
+
+fn method(call: &Call) -> Method {
+    if matches!(call, Call::Embed { .. }) { Method::Embed } else { Method::Generate }
+}
+
 /// The 429 with the longest of the waits, and with digits below the millisecond like a real one.
-fn over_quota(seed: u64, arrival: u64, model: &Model, violations: &[Violation]) -> Refusal {
+fn over_quota(seed: u64, arrival: u64, wording: &Wording, violations: &[Violation]) -> Refusal {
     let longest_ms = violations.iter().map(|violation| violation.wait_ms).max().unwrap_or(0);
     let fraction_ns = draw(seed, Purpose::Nanos, arrival) % 1_000_000;
-    Refusal::over_quota(&model.name, model.paid, violations, longest_ms * 1_000_000 + fraction_ns)
+    Refusal::over_quota(wording, violations, longest_ms * 1_000_000 + fraction_ns)
 }

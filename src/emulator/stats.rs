@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use serde::Serialize;
 
+use super::external::ExternalStats;
 use super::quota::Weight;
 
 /// Counts of calls and what they used.
@@ -13,7 +14,7 @@ use super::quota::Weight;
 pub struct Counts {
     /// Calls to the provider's paths, each counted when it is decided.
     pub requests: u64,
-    /// `generateContent` calls answered 200.
+    /// `generateContent`, `embedContent` and `batchEmbedContents` calls answered 200.
     pub accepted: u64,
     /// Answers with status 429.
     pub throttled: u64,
@@ -25,7 +26,7 @@ pub struct Counts {
     pub input_tokens: u64,
     /// Candidate and thought tokens of accepted calls.
     pub output_tokens: u64,
-    /// Images made by accepted calls.
+    /// Images in the answers of accepted calls.
     pub images: u64,
 }
 
@@ -84,6 +85,9 @@ pub struct Stats {
     pub projects: BTreeMap<String, ProjectStats>,
     /// By `project/model`.
     pub worst_window: BTreeMap<String, WorstWindow>,
+    /// Clients outside of these counts that the limits file asks for, by `project/model`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub external: BTreeMap<String, ExternalStats>,
 }
 
 /// One decided call, in the order of decision.

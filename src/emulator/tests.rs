@@ -13,6 +13,10 @@ use tokio::net::TcpStream;
 use super::stats::hex;
 use super::*;
 
+mod images;
+mod knobs;
+mod others;
+
 const FLASH: &str = "v1beta/models/gemini-2.0-flash:generateContent";
 
 #[tokio::test]

@@ -112,6 +112,26 @@ impl MinuteQuota {
         self.last_ms = now_ms;
     }
 
+    /// Corrects at `now_ms` a weight that was counted at `counted_ms`, as far as it still counts.
+    pub(super) fn amend(&mut self, now_ms: u64, counted_ms: u64, was: u64, is: u64) {
+        assert!(now_ms >= self.last_ms, "window time never goes back");
+        let minute_ms = self.minute_ms;
+        match &mut self.book {
+            Book::Fixed { counted, .. } | Book::Sliding { counted } => {
+                if let Some(entry) = counted.iter_mut().find(|entry| **entry == (counted_ms, was)) {
+                    entry.1 = is;
+                }
+            }
+            Book::Bucket { balance } => {
+                let more = (i128::from(is) - i128::from(was)) * i128::from(minute_ms);
+                let before = *balance;
+                let refilled = refill(self.limit, minute_ms, before, now_ms - self.last_ms);
+                *balance = (refilled - more).min(capacity(self.limit, minute_ms));
+                self.last_ms = now_ms;
+            }
+        }
+    }
+
     fn window_index(&self, phase_ms: u64, at_ms: u64) -> u64 {
         (at_ms + phase_ms) / self.minute_ms
     }
@@ -253,6 +273,28 @@ mod tests {
         assert_eq!(quota.wait_ms(9_999, 1), Some(1));
         assert_eq!(quota.wait_ms(10_000, 1), None);
         assert_eq!(quota.wait_ms(10_000, 6), Some(50_000));
+    }
+
+    #[test]
+    fn a_corrected_weight_counts_from_the_instant_of_the_first_one() {
+        for kind in [WindowKind::Fixed, WindowKind::Sliding, WindowKind::Bucket] {
+            let mut quota = MinuteQuota::new(kind, 6, 60_000, 0);
+            quota.count(0, 2);
+            quota.count(0, 4);
+            assert!(quota.wait_ms(1, 1).is_some());
+            quota.amend(1_000, 0, 4, 1);
+            assert_eq!(quota.wait_ms(1_000, 3), None, "{kind:?}");
+            assert!(quota.wait_ms(1_000, 4).is_some(), "{kind:?}");
+            quota.amend(2_000, 0, 2, 9);
+            assert!(quota.wait_ms(2_000, 1).is_some(), "more than was asked for: {kind:?}");
+            let free_at = if kind == WindowKind::Bucket { 70_000 } else { 60_000 };
+            assert_eq!(quota.wait_ms(free_at, 2), None, "{kind:?}");
+        }
+        let mut gone = MinuteQuota::new(WindowKind::Sliding, 6, 60_000, 0);
+        gone.count(0, 1);
+        gone.count(60_000, 1);
+        gone.amend(60_001, 0, 1, 6);
+        assert_eq!(gone.wait_ms(60_001, 5), None, "too late to matter");
     }
 
     #[test]

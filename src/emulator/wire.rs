@@ -15,6 +15,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::serve::IncomingStream;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream::{self, StreamExt};
@@ -169,7 +170,14 @@ impl Reply {
     }
 
     /// Dresses the answer in the provider's headers. `took_ms` goes to `server-timing`.
-    pub(super) fn deliver(self, gzip: bool, delivery: Delivery, took_ms: u64) -> Response {
+    /// `date` is the emulator's clock.
+    pub(super) fn deliver(
+        self,
+        gzip: bool,
+        delivery: Delivery,
+        took_ms: u64,
+        date: DateTime<Utc>,
+    ) -> Response {
         let body = if gzip { compress(self.body.as_bytes()) } else { self.body.into() };
         let length = body.len();
         let half = body.slice(..length / 2);
@@ -207,6 +215,10 @@ impl Reply {
         }
         if delivery == Delivery::Truncated {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(date) = HeaderValue::from_str(&date) {
+            headers.insert(header::DATE, date);
         }
         if let Ok(timing) = HeaderValue::from_str(&format!("gfet4t7; dur={took_ms}")) {
             headers.insert("server-timing", timing);

@@ -73,7 +73,10 @@ pub enum DeskError {
     #[error("\"off\" cannot be said of all models at once; name the model")]
     AllOff,
     /// What a running daemon cannot take up.
-    #[error("{} cannot change while the daemon runs; nothing was applied: restart it", .0.join(", "))]
+    #[error(
+        "{} cannot change while the daemon runs; nothing was applied: restart it",
+        .0.join(", ")
+    )]
     Restart(Vec<String>),
     /// The database failed.
     #[error(transparent)]

@@ -15,8 +15,8 @@ use crate::config::{self, Config, ModelRule, UnknownModels};
 use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::day::{DAY_EDGE_MS, DayCharge};
-use crate::gate::learn::Memory;
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
+use crate::gate::memory::Memory;
 use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::store::{

@@ -178,7 +178,7 @@ fn the_sample_files_are_good() {
     let jsonl = include_bytes!("../../examples/sample.jsonl");
     let mut lines = jsonl.split_inclusive(|&byte| byte == b'\n');
     let options = options_line(lines.next().unwrap()).unwrap().unwrap();
-    assert_eq!(options.model.as_deref(), Some("gemini-2.0-flash"));
+    assert_eq!(options.model.as_deref(), Some("gemini-3.1-flash-lite"));
     let items: Vec<_> = lines
         .zip(2..)
         .filter_map(|(line, number)| parse_line(JSONL, number, line).unwrap())

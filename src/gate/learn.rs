@@ -1,18 +1,17 @@
 //! What the provider's refusals teach: limits, the use of others, and how far the books are to be
 //! trusted.
 
-use serde::{Deserialize, Serialize};
-
 use super::admit::{Bucket, BucketId, Gate, Open};
 use super::day::opening;
 use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};
+use super::memory::Learned;
 use super::space::{View, WHOLE};
-use super::units::{BootMs, Class, Metric, Now, UnixMs};
+use super::units::{BootMs, Class, Metric, Now};
 use super::verdict::Ask;
-use super::window::{AttemptId, DELTA_MS, Holder};
+use super::window::{AttemptId, DELTA_MS};
 
 /// Of a limit at least so many thousandths stay in use, however often others are in the way.
-const SHARE_FLOOR: u64 = 300;
+pub(super) const SHARE_FLOOR: u64 = 300;
 
 /// So much of the share in use is left after a refusal that the books do not explain.
 const SHARE_KEPT: u64 = 900;
@@ -23,13 +22,13 @@ const SHARE_BACK: u64 = 20;
 const CLEAN_MS: u64 = 600_000;
 
 /// Refusals that follow one another within this long are counted together.
-const SUSPICION_MS: u64 = 600_000;
+pub(super) const SUSPICION_MS: u64 = 600_000;
 
 /// After so long without an unexplained refusal the gate trusts its books again.
-const TRUST_MS: u64 = 86_400_000;
+pub(super) const TRUST_MS: u64 = 86_400_000;
 
 /// The longest that bytes are taken to be under way.
-const DELTA_MAX_MS: u64 = 10_000;
+pub(super) const DELTA_MAX_MS: u64 = 10_000;
 
 /// After a day's quota was said to be used up in the first request of a day, one is tried after so
 /// long, then after twice that, and so on for [`PROBES`] times.
@@ -111,54 +110,22 @@ pub enum Lesson {
     },
 }
 
-/// A limit as the provider named it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Learned {
-    /// What is counted.
-    pub metric: Metric,
-    /// Over what.
-    pub window: Window,
-    /// Up to what.
-    pub value: u64,
-    /// What was stated then: when that is changed, it says more than this.
-    pub was: Option<u64>,
-    /// When.
-    pub at: UnixMs,
-    /// The quota's id.
-    pub quota_id: String,
-}
-
 /// How far a bucket's books are to be trusted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trust {
     pub(super) learned: Vec<Learned>,
     /// Unexplained refusals, one a window at most, of the last ten minutes.
-    unexplained: Vec<BootMs>,
-    suspicious_until: Option<BootMs>,
-    paced: bool,
+    pub(super) unexplained: Vec<BootMs>,
+    pub(super) suspicious_until: Option<BootMs>,
+    pub(super) paced: bool,
     /// On top of the usual one.
-    delta_more_ms: u64,
+    pub(super) delta_more_ms: u64,
     /// What others use, in thousandths of the limit, and when that was seen last.
-    others: Option<(u64, BootMs)>,
-    phantoms: u64,
+    pub(super) others: Option<(u64, BootMs)>,
+    pub(super) phantoms: u64,
     pub(super) probes: u32,
     pub(super) overrun_tokens: u64,
-    quota_name: Option<String>,
-}
-
-/// All that a bucket has learned, to be kept over a restart. Instants are by the wall clock.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    learned: Vec<Learned>,
-    shares: Vec<(Metric, Window, u64)>,
-    others: Option<(u64, UnixMs)>,
-    suspicious_until: Option<UnixMs>,
-    paced: bool,
-    delta_more_ms: u64,
-    block: Option<(UnixMs, String, bool)>,
-    probes: u32,
-    phantoms: Vec<(Metric, Window, u64, UnixMs)>,
-    quota_name: Option<String>,
+    pub(super) quota_name: Option<String>,
 }
 
 impl Gate {
@@ -262,83 +229,6 @@ impl Gate {
         let learned = &mut self.bucket(id).trust.learned;
         learned.retain(|known| (known.metric, known.window) != (metric, window));
         self.apply(id, now);
-    }
-
-    /// What a bucket has learned, to be kept.
-    ///
-    /// # Panics
-    /// When the bucket is not defined.
-    pub fn memory(&mut self, id: BucketId, now: Now) -> Memory {
-        let bucket = self.bucket(id);
-        let trust = &bucket.trust;
-        let meters = &bucket.spaces.all.meters;
-        let careful = meters.iter().filter(|meter| meter.share < WHOLE);
-        let shares = careful.map(|meter| (meter.limit.metric, meter.limit.window, meter.share));
-        let mut phantoms = Vec::new();
-        for (index, meter) in meters.iter().enumerate() {
-            let leaving = bucket.spaces.all.leaving(index, u64::MAX);
-            for gone in leaving.iter().filter(|gone| matches!(gone.holder, Holder::Phantom(_))) {
-                let Limit { metric, window, .. } = meter.limit;
-                phantoms.push((metric, window, gone.weight, now.wall_at(gone.at)));
-            }
-        }
-        Memory {
-            learned: trust.learned.clone(),
-            shares: shares.collect(),
-            others: trust.others.map(|(permille, at)| (permille, now.wall_at(at))),
-            suspicious_until: trust.suspicious_until.map(|at| now.wall_at(at)),
-            paced: trust.paced,
-            delta_more_ms: trust.delta_more_ms,
-            block: bucket
-                .block
-                .as_ref()
-                .map(|block| (now.wall_at(block.until), block.reason.clone(), block.of_day)),
-            probes: trust.probes,
-            phantoms,
-            quota_name: trust.quota_name.clone(),
-        }
-    }
-
-    /// Takes up what a bucket had learned before a restart.
-    ///
-    /// # Panics
-    /// When the bucket is not defined.
-    pub fn remember(&mut self, id: BucketId, memory: Memory, now: Now) {
-        let bucket = self.bucket(id);
-        let trust = &mut bucket.trust;
-        trust.learned = memory.learned;
-        trust.others = memory.others.map(|(permille, at)| (permille, now.boot_at(at)));
-        trust.suspicious_until = memory.suspicious_until.map(|at| now.boot_at(at));
-        trust.paced = memory.paced;
-        trust.delta_more_ms = memory.delta_more_ms.min(DELTA_MAX_MS - DELTA_MS);
-        trust.probes = memory.probes;
-        trust.quota_name = memory.quota_name;
-        self.apply(id, now);
-        let bucket = self.bucket(id);
-        for meter in &mut bucket.spaces.all.meters {
-            let is_it = |kept: &&(Metric, Window, u64)| {
-                (kept.0, kept.1) == (meter.limit.metric, meter.limit.window)
-            };
-            if let Some((_, _, share)) = memory.shares.iter().find(is_it) {
-                meter.share = (*share).clamp(SHARE_FLOOR, WHOLE);
-                meter.clean_since = now.boot;
-            }
-        }
-        for (metric, window, weight, until) in memory.phantoms {
-            // A wall clock that was set back must not make it last.
-            let latest = now.boot.plus(SUSPICION_MS);
-            let until = now.boot_at(until).min(latest);
-            if let Some(index) = bucket.meter(metric, window) {
-                bucket.trust.phantoms += 1;
-                bucket.spaces.all.haunt(index, bucket.trust.phantoms, weight, until);
-            }
-        }
-        if let Some((until, reason, of_day)) = memory.block {
-            let until = now.boot_at(until).min(now.boot.plus(TRUST_MS + SUSPICION_MS));
-            if until > now.boot {
-                self.shut(id, until, reason, of_day);
-            }
-        }
     }
 
     /// Corrects a limit by what the provider says it is. Returns whether that explains the refusal.
@@ -507,7 +397,7 @@ impl Bucket {
         self.trust.overrun_tokens = self.trust.overrun_tokens.saturating_add(tokens);
     }
 
-    fn meter(&self, metric: Metric, window: Window) -> Option<usize> {
+    pub(super) fn meter(&self, metric: Metric, window: Window) -> Option<usize> {
         let meters = &self.spaces.all.meters;
         meters.iter().position(|meter| is_of(&meter.limit, metric, window))
     }

@@ -6,13 +6,14 @@
 //! [`admit::Gate`] is the way in, [`verdict`] what it is asked and answers, [`limits`] and
 //! [`units`] the values all speak in. A bucket's quota is a [`space`] (or several: `spaces`), in
 //! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
-//! shuts a bucket, and [`learn`] is what refusals teach.
+//! shuts a bucket, [`learn`] is what refusals teach, and [`memory`] what of it is kept.
 
 pub mod admit;
 mod block;
 pub mod day;
 pub mod learn;
 pub mod limits;
+pub mod memory;
 pub mod space;
 mod spaces;
 pub mod units;

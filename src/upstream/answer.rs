@@ -76,6 +76,42 @@ pub(super) fn read(body: &[u8]) -> Document {
     }
 }
 
+/// What a count turned out to be.
+#[derive(Debug)]
+pub(super) enum Total {
+    /// So many input tokens.
+    Tokens(u64),
+    /// An error document, with its code as the status.
+    Error {
+        /// From 400 to 599.
+        status: u16,
+    },
+    /// No count.
+    Broken {
+        /// What is wrong; quotes nothing of it.
+        reason: String,
+    },
+}
+
+/// Reads the answer of `countTokens`. Total: any bytes give a `Total`.
+///
+/// The format leaves out a 0, but no request with contents weighs nothing, so an answer without a
+/// count is one of something else.
+pub(super) fn total(body: &[u8]) -> Total {
+    let broken = |reason: &str| Total::Broken { reason: reason.to_owned() };
+    let Ok(object) = serde_json::from_slice::<Object<'_>>(body) else {
+        return broken("the answer is not a JSON object");
+    };
+    if let Some(status) = error_status(&object) {
+        return Total::Error { status };
+    }
+    let count = object.get("totalTokens").and_then(|raw| unquoted(raw.get()).parse().ok());
+    match count.filter(|count| *count <= COUNT_MAX) {
+        Some(tokens) => Total::Tokens(tokens),
+        None => broken("the answer has no `totalTokens`, or one that is no count"),
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Candidate {

@@ -119,9 +119,10 @@ impl Client {
         let on_progress: OnProgress = Arc::new(on_progress);
         let custody = Arc::new(Custody::default());
         let mut received = Received::default();
-        let failure = match self.request(&call, &custody, &on_progress) {
+        let failure = match self.watched(&call, &custody, &on_progress) {
             Ok(request) => {
-                let exchange = self.exchange(request, &on_progress, &mut received);
+                let exchange =
+                    self.exchange(request, ANSWER_BYTES_MAX, &*on_progress, &mut received);
                 let ended = timeout(self.timeouts.whole, exchange).await;
                 ended.unwrap_or_else(|_| Err(late("a complete answer", self.timeouts.whole))).err()
             }
@@ -136,36 +137,53 @@ impl Client {
         }
     }
 
-    fn request(
+    /// The longest times of this client.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    fn watched(
         &self,
         call: &Call,
         custody: &Arc<Custody>,
         on_progress: &OnProgress,
     ) -> Result<reqwest::Request, Failure> {
-        let unusable = |reason: &str| Failure { kind: NotSentKind::Other, reason: reason.into() };
         if call.body.is_empty() {
             return Err(unusable("the request body is empty; it must be a JSON document"));
         }
-        let url = url(&call.base_url, &call.model).ok_or_else(|| {
+        let body = Watched::new(call.body.clone(), custody.clone(), on_progress.clone());
+        self.request(call, "generateContent", reqwest::Body::wrap(body))
+    }
+
+    /// A request of `method` for the call's model, with its key and with `body`.
+    pub(super) fn request(
+        &self,
+        call: &Call,
+        method: &str,
+        body: reqwest::Body,
+    ) -> Result<reqwest::Request, Failure> {
+        let url = url(&call.base_url, &call.model, method).ok_or_else(|| {
             unusable("the base URL is not of the form http(s)://host; correct `base_url`")
         })?;
         let mut key = HeaderValue::from_str(call.key.expose_secret())
             .map_err(|_| unusable("the key holds characters that a header cannot carry"))?;
         key.set_sensitive(true);
-        let body = Watched::new(call.body.clone(), custody.clone(), on_progress.clone());
         self.http
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header("x-goog-api-key", key)
-            .body(reqwest::Body::wrap(body))
+            .body(body)
             .build()
             .map_err(failure)
     }
 
-    async fn exchange(
+    /// Sends the request and fills `received`, with at most `answer_bytes_max` of an answer. The
+    /// time of the whole is the caller's affair.
+    pub(super) async fn exchange(
         &self,
         request: reqwest::Request,
-        on_progress: &OnProgress,
+        answer_bytes_max: usize,
+        on_progress: &(dyn Fn(Progress) + Send + Sync),
         received: &mut Received,
     ) -> Result<(), Failure> {
         let Timeouts { headers, idle, .. } = self.timeouts;
@@ -176,7 +194,7 @@ impl Client {
         on_progress(Progress::Headers { status: response.status().as_u16() });
         received.status = Some(response.status().as_u16());
         received.read_headers(response.headers());
-        let max = if response.status().is_success() { ANSWER_BYTES_MAX } else { REFUSAL_BYTES_MAX };
+        let max = if response.status().is_success() { answer_bytes_max } else { REFUSAL_BYTES_MAX };
         while let Some(piece) = timeout(idle, response.chunk())
             .await
             .map_err(|_| late("the next part of the answer", idle))?
@@ -196,11 +214,11 @@ impl Client {
 
 /// What came from the provider, as far as it came.
 #[derive(Default)]
-struct Received {
-    status: Option<u16>,
+pub(super) struct Received {
+    pub(super) status: Option<u16>,
     date: Option<i64>,
     tier: Option<String>,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Received {
@@ -219,9 +237,9 @@ impl Received {
 }
 
 /// Why the exchange stopped before its end. `kind` holds only if nothing was sent.
-struct Failure {
+pub(super) struct Failure {
     kind: NotSentKind,
-    reason: String,
+    pub(super) reason: String,
 }
 
 /// What the call came to. An error status is a refusal even when its body broke off; without a
@@ -256,7 +274,7 @@ fn read_answer(status: u16, body: Vec<u8>, key: &str) -> Outcome {
 
 /// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`), so it is taken out
 /// before anything is read or cut.
-fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
+pub(super) fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
     let text = String::from_utf8_lossy(body);
     if key.len() >= KEY_BYTES_MIN && text.contains(key) {
         classify(status, text.replace(key, "[key]").as_bytes())
@@ -265,11 +283,15 @@ fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
     }
 }
 
-fn late(what: &str, after: Duration) -> Failure {
+pub(super) fn late(what: &str, after: Duration) -> Failure {
     Failure {
         kind: NotSentKind::Other,
         reason: format!("{what} did not come within {}", humantime::format_duration(after)),
     }
+}
+
+fn unusable(reason: &str) -> Failure {
+    Failure { kind: NotSentKind::Other, reason: reason.into() }
 }
 
 /// The URL is left out of the text: a base URL may carry what its owner holds secret.
@@ -302,8 +324,8 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// `{base_url}/v1beta/models/{model}:generateContent`, the model percent-encoded as one segment.
-fn url(base_url: &str, model: &str) -> Option<reqwest::Url> {
+/// `{base_url}/v1beta/models/{model}:{method}`, the model percent-encoded as one segment.
+fn url(base_url: &str, model: &str, method: &str) -> Option<reqwest::Url> {
     let mut url = reqwest::Url::parse(base_url).ok()?;
     if !["http", "https"].contains(&url.scheme()) {
         return None;
@@ -313,7 +335,7 @@ fn url(base_url: &str, model: &str) -> Option<reqwest::Url> {
     url.path_segments_mut().ok()?.pop_if_empty().extend([
         "v1beta",
         "models",
-        &format!("{model}:generateContent"),
+        &format!("{model}:{method}"),
     ]);
     Some(url)
 }

@@ -1,15 +1,18 @@
-//! The client of a provider: one call of Gemini `generateContent`, told as facts.
+//! The client of a provider: one call of Gemini `generateContent`, told as facts; and
+//! `countTokens`, which is free.
 //!
 //! A call ends in one of four ways (see [`Outcome`]), and which one decides what the ledger may
 //! write, so the walls between them are proofs and not guesses: [`Outcome::NotSent`] is said only
 //! when no byte of the body was, or ever will be, handed to the transport; whatever is not a
 //! complete answer and not such a proof is [`Outcome::Unknown`]. Nothing here waits, retries or
-//! decides: every request that leaves is one call of [`Client::generate`].
+//! decides: every request that leaves is one call of [`Client::generate`] or
+//! [`Client::count_tokens`].
 
 mod answer;
 mod body;
 mod classify;
 mod client;
+mod count;
 mod delay;
 mod text;
 
@@ -20,6 +23,7 @@ use bytes::Bytes;
 pub use classify::classify;
 pub(crate) use client::install_tls;
 pub use client::{Call, Client, Timeouts};
+pub use count::CountError;
 
 /// A step of a call, told at the moment it happens so that the caller can read its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,12 @@
 //! Which limits hold: the file over the preset, per dimension.
 
-use super::project;
 use crate::config::{ModelRule, Project};
 use crate::gate::limits::Allowance;
+
+/// A project on the first preset.
+fn project(rest: &str) -> Project {
+    super::project(&format!("preset = \"gemini-2025-02\"\n{rest}"))
+}
 
 /// `GROUP: dimension value/window_ms source, …`
 fn show(project: &Project, model: &str) -> String {
@@ -119,7 +123,27 @@ fn models_that_only_the_file_knows() {
     assert_eq!(with.known_models().len(), 10);
     assert_eq!(with.known_models()[8..], ["own", "fast"]);
 
-    let without = project(&format!("preset = \"none\"\ntier = \"tier3\"\n{limits}"));
+    let without = super::project(&format!("preset = \"none\"\ntier = \"tier3\"\n{limits}"));
     assert_eq!(show(&without, "gemini-2.0-flash"), "unknown");
     assert_eq!(without.known_models(), ["own", "fast"]);
+}
+
+#[test]
+fn a_model_that_the_preset_lacks_on_a_tier_is_unknown_there() {
+    let on = |tier: &str, limits: &str| {
+        super::project(&format!("preset = \"gemini-2026-09\"\ntier = \"{tier}\"\n{limits}"))
+    };
+    let free = "preset:gemini-2026-09/free";
+    let lite = "gemini-3.1-flash-lite";
+    assert_eq!(
+        show(&on("free", ""), lite),
+        format!("{lite}: rpm 15 {free}, tpm 250000 {free}, rpd 500 {free}")
+    );
+    assert_eq!(show(&on("tier1", ""), lite), "unknown", "not unlimited");
+    assert!(on("tier1", "").known_models().contains(&lite), "but its name is known");
+    let own = "[[project.limits]]\nmodel = \"gemini-3.1-flash-lite\"\nrpm = 7\n";
+    assert_eq!(show(&on("tier1", own), lite), format!("{lite}: rpm 7 config"));
+    let pro = "gemini-3.1-pro-preview";
+    assert_eq!(show(&on("free", ""), pro), format!("gemini-3.1-pro: off {free}"), "by its quota");
+    assert_eq!(show(&on("tier2", ""), pro), "unknown");
 }

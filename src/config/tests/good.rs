@@ -268,5 +268,6 @@ fn the_printed_form_says_what_each_model_is_allowed_and_who_says_so() {
     assert!(text.contains("# imagen-3.0-generate-002: ipm 20 (preset:gemini-2025-02/tier1)\n"));
     assert!(text.contains("# missing: environment variable UNSET\n"), "{text}");
     let free = load(PROJECT).unwrap().render_masked();
-    assert!(free.contains("# imagen-3.0-generate-002: off (preset:gemini-2025-02/free)\n"));
+    assert!(free.contains("# gemini-2.0-flash: off (preset:gemini-2026-09/free)\n"), "{free}");
+    assert!(free.contains("# gemini-3.1-flash-image: not known on this tier\n"), "{free}");
 }

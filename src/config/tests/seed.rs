@@ -1,8 +1,8 @@
-//! The shipped presets against the tables that they were made from, written down a second time.
+//! The first preset against the table that it was made from, written down a second time.
 
 use std::collections::BTreeMap;
 
-use crate::config::{Dimension, Preset, Setting, preset, presets};
+use crate::config::{Dimension, Setting, preset};
 
 const NONE: Option<u64> = None;
 
@@ -72,29 +72,6 @@ fn every_cell_of_the_gemini_table_is_in_the_preset() {
         ])
     );
     assert_eq!(preset.models.len(), GEMINI_2025_02.len() + 1, "and nothing beyond the table");
-}
-
-#[test]
-fn presets_are_whole_and_unambiguous() {
-    let name_of = |preset: &'static Preset| preset.name.as_str();
-    let mut names: Vec<&str> = presets().iter().map(name_of).collect();
-    names.dedup();
-    assert_eq!(names.len(), presets().len());
-    assert!(presets().is_sorted_by_key(|preset| &preset.date), "oldest first");
-    for preset in presets() {
-        let mut ids: Vec<&String> = Vec::new();
-        for model in &preset.models {
-            ids.push(&model.id);
-            ids.extend(&model.aliases);
-            let tiers: Vec<&String> = model.tiers.keys().collect();
-            assert_eq!(tiers, preset.tiers.iter().collect::<Vec<_>>(), "{}", model.id);
-            assert_eq!(model.quota_group, model.id);
-        }
-        let count = ids.len();
-        ids.sort();
-        ids.dedup();
-        assert_eq!(ids.len(), count, "an id stands twice in {}", preset.name);
-    }
 }
 
 #[test]

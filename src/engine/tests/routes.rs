@@ -10,7 +10,8 @@ const NOW: Now = Now { boot: BootMs(1_000_000), wall: UnixMs(1_795_000_000_000) 
 async fn routes(dir: &std::path::Path, project: &str) -> Routes {
     let file = dir.join("tidegate.toml");
     let head = format!("[server]\nstate_dir = \"{}\"\n[[project]]\n", dir.display());
-    let keys = "name = \"demo\"\nkeys = [{ name = \"k\", env = \"K\" }]\n";
+    let keys =
+        "name = \"demo\"\npreset = \"gemini-2025-02\"\nkeys = [{ name = \"k\", env = \"K\" }]\n";
     std::fs::write(&file, head + keys + project).expect("a file");
     let env: Env = [("K", "a-key-of-the-test")].into_iter().collect();
     let config = Config::load(Some(&file), &env).expect("a configuration");

@@ -3,7 +3,7 @@
 use super::answers::{self, Answer};
 use super::world::{Provider, World, batch, rpm, unix};
 use crate::gate::admit::BucketId;
-use crate::gate::day::DAY_GRACE_MS;
+use crate::gate::day::{DAY_EDGE_MS, DAY_GRACE_MS};
 use crate::gate::limits::MINUTE_MS;
 use crate::gate::units::BootMs;
 use crate::store::{AttemptEnd, BatchId, ItemState};
@@ -64,7 +64,7 @@ fn a_day_used_up_parks_the_bucket_until_its_end_whatever_was_asked() {
     world.run_for(MINUTE_MS);
     // Two more were under way; the other bucket goes on.
     assert_eq!((world.sent.len(), world.count(2, ItemState::Succeeded)), (4, 1));
-    let opens = unix("2026-11-24T08:00:00Z").plus(DAY_GRACE_MS);
+    let opens = unix("2026-11-24T08:00:00Z").plus(DAY_GRACE_MS + DAY_EDGE_MS);
     let (at, why) = world.engine.why(BatchId(1), world.now).expect("it waits");
     assert_eq!(at, opens);
     assert_eq!(why, "the provider's day is used up (GenerateRequestsPerDay)");
@@ -83,7 +83,7 @@ fn a_day_used_up_just_before_midnight_does_not_cost_the_next() {
     world.bucket(1, 1, &[rpm(100)]);
     world.provider = at_first(1, || answers::day_used_up(22_000));
     world.open(batch(1, 1), 1);
-    world.run_for(DAY_GRACE_MS + 1_000);
+    world.run_for(DAY_GRACE_MS + DAY_EDGE_MS + 1_000);
     assert_eq!(world.count(1, ItemState::Succeeded), 1);
 }
 

@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
+mod count;
+
 const KEY: &str = "AQ.canary-0123456789";
 const PROMPT: &str = r#"{"contents":[{"parts":[{"text":"canary prompt"}]}]}"#;
 const ANSWER: &str = r#"{"candidates":[{"content":{"parts":[{"text":"canary answer"}]},
@@ -499,7 +501,11 @@ fn urls() {
         ("unix:/run/x", "m", None),
         ("", "m", None),
     ] {
-        assert_eq!(url(base_url, model).map(String::from), want, "{base_url} {model}");
+        assert_eq!(
+            url(base_url, model, "generateContent").map(String::from),
+            want,
+            "{base_url} {model}"
+        );
     }
 }
 

@@ -85,6 +85,9 @@ pub(crate) const EXPORT_PAGE: i64 = 1_000;
 /// Batches in one listing.
 pub(crate) const BATCHES_LISTED: i64 = 1_000;
 
+/// Changes of limits in one listing.
+pub(crate) const LIMIT_EVENTS_LISTED: i64 = 1_000;
+
 /// How often `incoming/` is scanned without a hint, in milliseconds.
 pub(crate) const SCAN_MS: u64 = 5_000;
 

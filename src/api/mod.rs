@@ -3,6 +3,7 @@
 //! `guard` decides who may ask, `routes` answers, `listen` binds and serves.
 
 mod guard;
+mod limits;
 mod listen;
 mod problem;
 mod routes;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 
 pub use listen::{BindError, Listener, bind, serve};

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 
 use super::Api;
+use super::limits;
 use super::problem::Problem;
 use crate::caps;
 use crate::clock;
@@ -21,7 +22,6 @@ use crate::engine::{CANCELLED, Event};
 use crate::engine::{export, run};
 use crate::gate::units::UnixMs;
 use crate::report::batches::{BatchOut, BatchesReport};
-use crate::report::limits::{LimitsReport, limits};
 use crate::report::prices::Prices;
 use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage};
@@ -29,14 +29,16 @@ use crate::spool::Spool;
 use crate::store::{Batch, BatchId, BatchState, StoreError};
 use crate::telemetry::chain;
 
-type Answer<T> = Result<T, Problem>;
+pub(super) type Answer<T> = Result<T, Problem>;
 
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/v1/usage", get(get_usage))
-        .route("/api/v1/limits", get(get_limits))
+        .route("/api/v1/limits", get(limits::get_limits).post(limits::set_limit))
+        .route("/api/v1/limits/explain", get(limits::explain_limits))
+        .route("/api/v1/limits/history", get(limits::limit_history))
         .route("/api/v1/batches", get(list_batches))
         .route("/api/v1/batches/{id}", get(show_batch))
         .route("/api/v1/batches/{id}/results", get(batch_results))
@@ -87,14 +89,6 @@ async fn get_usage(
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)))?;
     let reader = api.inner.store.reader();
     Ok(Json(usage(reader, &query, &terms, Prices::shipped(), now).await?))
-}
-
-async fn get_limits(State(api): State<Api>) -> Answer<Json<LimitsReport>> {
-    let (reply, answer) = oneshot::channel();
-    let asked = api.inner.queries.send(run::Query::Buckets(reply)).await;
-    asked.map_err(|_| stopping())?;
-    let (buckets, projects) = answer.await.map_err(|_| stopping())?;
-    Ok(Json(limits(buckets, projects, &api.inner.desk.config(), clock::now().wall)))
 }
 
 #[derive(Deserialize)]
@@ -170,7 +164,7 @@ pub(crate) fn results_path(spool: &Spool, batch: &Batch) -> Option<PathBuf> {
     finished.then(|| spool.results_path(export::outcome_of(batch), &batch.out_name))
 }
 
-fn stopping() -> Problem {
+pub(super) fn stopping() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
 }
 

@@ -92,6 +92,16 @@ impl Daemon {
         response.json().await.map_err(|error| self.unavailable(&error))
     }
 
+    pub(super) async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        let response = self.send(request).await?;
+        response.json().await.map_err(|error| self.unavailable(&error))
+    }
+
     /// Copies a document as it comes; the inner error is that of writing.
     pub(super) async fn copy(
         &self,

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod emulate;
+mod limits;
 mod presets;
 mod reports;
 mod serve;
@@ -61,8 +62,8 @@ enum Command {
     Batches(batches::Args),
     /// Reports what was used
     Usage(reports::UsageArgs),
-    /// Shows every limit: used, reserved, free, and when more is free
-    Limits(reports::LimitsArgs),
+    /// Shows every limit: used, reserved, free, and when more is free; sets and explains them
+    Limits(limits::Args),
     /// Checks the configuration and prints what is in force, secrets masked
     CheckConfig,
     /// Runs a strict local emulator of the Gemini API
@@ -128,7 +129,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Submit(args) => submit::run(&global, &args, &env),
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
-        Command::Limits(args) => reports::limits(&global, args, &env).await,
+        Command::Limits(args) => limits::run(&global, args, &env).await,
         Command::CheckConfig => check::run(&global, &env),
         Command::Emulate(args) => emulate::run(&global, args).await,
     }

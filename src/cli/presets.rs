@@ -110,7 +110,8 @@ fn list() -> String {
 
 /// One preset as a table: a row for each model and tier that it knows.
 fn page(preset: &Preset) -> String {
-    let heads = ["model", "tier"].into_iter().chain(Dimension::ALL.map(Dimension::as_str));
+    let used = dimensions(preset);
+    let heads = ["model", "tier"].into_iter().chain(used.iter().map(|used| used.as_str()));
     let mut table = grid(heads.chain(["quota group"]));
     for model in &preset.models {
         for (tier, settings) in
@@ -118,7 +119,7 @@ fn page(preset: &Preset) -> String {
         {
             let group = model.quota_group.as_str();
             let group = if group == model.id { "" } else { group };
-            let cells = Dimension::ALL.map(|dimension| cell(settings, dimension));
+            let cells = used.iter().map(|dimension| cell(settings, *dimension));
             let row = [model.id.clone(), tier.clone()].into_iter().chain(cells);
             table.add_row(row.chain([group.to_owned()]));
         }
@@ -135,6 +136,16 @@ fn page(preset: &Preset) -> String {
         shown(&table),
         aliases.collect::<String>()
     )
+}
+
+/// The dimensions of every page, and the others that this one speaks of.
+fn dimensions(preset: &Preset) -> Vec<Dimension> {
+    let usual = [Dimension::Rpm, Dimension::Tpm, Dimension::Rpd, Dimension::Tpd, Dimension::Ipm];
+    let says = |dimension: &Dimension| {
+        let mut tiers = preset.models.iter().flat_map(|model| model.tiers.values());
+        tiers.any(|settings| settings.contains_key(dimension))
+    };
+    Dimension::ALL.into_iter().filter(|it| usual.contains(it) || says(it)).collect()
 }
 
 fn cell(settings: &BTreeMap<Dimension, Setting>, dimension: Dimension) -> String {

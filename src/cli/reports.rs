@@ -1,13 +1,9 @@
-//! `tidegate usage` and `tidegate limits`.
+//! `tidegate usage`.
 
 use super::client::{Source, source};
-use super::{
-    EX_CONFIG, EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, presets, print, print_json,
-};
+use super::{EX_CONFIG, EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print, print_json};
 use crate::clock;
-use crate::config::{Config, Env};
-use crate::engine::start;
-use crate::report::limits::{LimitsReport, limits as limits_report};
+use crate::config::Env;
 use crate::report::prices::Prices;
 use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage as usage_report};
@@ -41,23 +37,6 @@ pub(super) struct UsageArgs {
     csv: bool,
 }
 
-/// Options of `limits`.
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(super) struct LimitsArgs {
-    /// One JSON document
-    #[arg(long)]
-    json: bool,
-    #[command(subcommand)]
-    command: Option<LimitsCommand>,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum LimitsCommand {
-    /// Lists the dated tables of limits that are built in, or prints one
-    Presets(presets::Args),
-}
-
 pub(super) async fn usage(global: &Global, args: UsageArgs, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
     let UsageArgs { by, since, until, project, model, json, csv } = args;
@@ -81,34 +60,4 @@ pub(super) async fn usage(global: &Global, args: UsageArgs, env: &Env) -> Result
         print(&table::usage(&report, super::style(env)));
     }
     Ok(0)
-}
-
-pub(super) async fn limits(global: &Global, args: LimitsArgs, env: &Env) -> Result<u8, Failure> {
-    match &args.command {
-        Some(LimitsCommand::Presets(args)) => return presets::run(args),
-        None => {}
-    }
-    let config = global.config(env, no_overrides())?;
-    let report = match source(&config).await? {
-        Source::Daemon(daemon) => daemon.get::<LimitsReport>("/api/v1/limits").await?,
-        Source::Database(reader) => limits_of(&config, &reader).await?,
-    };
-    if args.json {
-        print_json(&report);
-    } else {
-        print(&table::limits(&report, super::style(env)));
-    }
-    Ok(0)
-}
-
-/// The limits as the ledger alone shows them.
-async fn limits_of(
-    config: &Config,
-    reader: &crate::store::Reader,
-) -> Result<LimitsReport, Failure> {
-    let now = clock::now();
-    let mut engine =
-        start::look(config, reader, now).await.map_err(|error| Failure::of(EX_FAILURE)(&error))?;
-    let projects = engine.projects();
-    Ok(limits_report(engine.buckets(now), projects, config, now.wall))
 }

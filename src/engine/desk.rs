@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::start::{self, Pace, Routes};
+use super::start::{self, Pace, Route, Routes};
 use super::state::{Event, NewLimits};
 use crate::clock;
 use crate::config::{ALL_MODELS, Config, Dimension, ModelRule, Project, Setting};
@@ -127,6 +127,30 @@ impl Desk {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
+    }
+
+    /// The row id of a project.
+    #[must_use]
+    pub fn project_id(&self, project: &str) -> Option<i64> {
+        self.routes.read().project_id(project)
+    }
+
+    /// The bucket in which requests for a model count, or why there is none.
+    pub fn bucket(&self, project: &str, model: &str) -> Result<BucketId, String> {
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        match self.routes.read().find(project, model) {
+            Some((_, Route::Bucket { id, .. })) => Ok(id),
+            Some((_, Route::Off(source))) => {
+                Err(format!("{model} is not offered to project {project} ({source})"))
+            }
+            Some((_, Route::Learn)) => {
+                Err(format!("nobody knows the limits of {model}, and nothing was sent to it yet"))
+            }
+            Some((_, Route::Unknown)) => {
+                Err(format!("project {project} refuses models that nobody knows, as {model}"))
+            }
+            None => Err(format!("no project {project}")),
+        }
     }
 
     /// Sets a limit, or takes back what was set.

@@ -9,6 +9,7 @@ use crate::engine::{BucketView, ProjectView};
 use crate::gate::limits::{Scope, Window};
 use crate::gate::units::UnixMs;
 use crate::gate::verdict::LimitState;
+use crate::store::LimitEvent;
 
 /// The limits report: `tidegate limits --json`, `GET /api/v1/limits`. Times are UTC, to the
 /// second; those at which something frees are rounded up.
@@ -132,6 +133,67 @@ pub struct KeyAside {
     pub reason: String,
 }
 
+/// The changes of a project's limits: `GET /api/v1/limits/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReport {
+    /// When it was made.
+    pub generated_at: DateTime<Utc>,
+    /// Whose.
+    pub project: String,
+    /// The newest first; at most 1,000.
+    pub events: Vec<HistoryOut>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryOut {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Of which quota group; `*` for what all models share.
+    pub quota_group: String,
+    /// `rpm`, `tpm` …
+    pub dimension: String,
+    /// What was in force; absent for no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
+    /// What is said now; absent when it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub became: Option<String>,
+    /// `learned` or `set`.
+    pub source: String,
+    /// The provider's quota, or the command.
+    pub reason: String,
+}
+
+/// Makes the history of what the database has.
+#[must_use]
+pub fn history(project: &str, events: Vec<LimitEvent>, now: UnixMs) -> HistoryReport {
+    let out = |event: LimitEvent| HistoryOut {
+        at: seconds(event.at),
+        quota_group: event.quota_group,
+        dimension: event.dimension,
+        was: event.was,
+        became: event.became,
+        source: event.source,
+        reason: event.reason,
+    };
+    HistoryReport {
+        generated_at: seconds(now),
+        project: project.to_owned(),
+        events: events.into_iter().map(out).collect(),
+    }
+}
+
+impl LimitsReport {
+    /// What of it concerns one project.
+    #[must_use]
+    pub fn of_project(mut self, name: &str) -> Self {
+        self.buckets.retain(|bucket| bucket.project == name);
+        self.projects.retain(|project| project.project == name);
+        self
+    }
+}
+
 /// Makes the report of the engine's views, with the zones and models that the configuration knows.
 #[must_use]
 pub fn limits(
@@ -191,7 +253,7 @@ fn models_of(project: &Project, group: &str) -> Vec<String> {
     project.known_models().into_iter().filter(counts).map(str::to_owned).collect()
 }
 
-fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
+pub(super) fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
     let LimitState { limit, used, reserved, free, .. } = state;
     let frees = state.next_free.map(next_second);
     let (window, next_free_at, resets_at) = match limit.window {

@@ -10,6 +10,7 @@ pub mod usage;
 pub mod prices;
 
 pub mod batches;
+pub mod explain;
 pub mod limits;
 
 pub mod csv;

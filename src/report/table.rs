@@ -11,7 +11,8 @@ use comfy_table::{
 };
 
 use super::batches::{BatchOut, BatchesReport};
-use super::limits::{BucketOut, BucketState, LimitOut, LimitsReport, ProjectOut};
+use super::explain::amount;
+use super::limits::{BucketOut, BucketState, HistoryReport, LimitOut, LimitsReport, ProjectOut};
 use super::prices::PicoUsd;
 use super::text::{escaped, thousands};
 use super::usage::{UsageReport, UsageRowOut};
@@ -104,9 +105,33 @@ pub fn limits(report: &LimitsReport, style: Style) -> String {
     }
     let mut text = grid.render();
     let mut hindrances: Vec<_> = report.buckets.iter().filter_map(hindrance).collect();
+    hindrances.extend(report.buckets.iter().flat_map(lessons));
     hindrances.extend(report.projects.iter().flat_map(ailments));
     push_below(&mut text, hindrances.into_iter());
     text
+}
+
+/// The changes of a project's limits.
+#[must_use]
+pub fn limit_history(report: &HistoryReport, style: Style) -> String {
+    if report.events.is_empty() {
+        return format!("no limit of {} was changed\n", escaped(&report.project));
+    }
+    let heads = ["at", "quota_group", "dimension", "was", "became", "source", "reason"];
+    let mut grid = Grid::new(style, &heads.map(Head::Text));
+    for event in &report.events {
+        let words = [
+            &time(event.at),
+            &event.quota_group,
+            &event.dimension,
+            event.was.as_deref().unwrap_or("none"),
+            event.became.as_deref().unwrap_or("as configured"),
+            &event.source,
+            &event.reason,
+        ];
+        grid.row(words.map(|word| Cell::new(escaped(word))));
+    }
+    grid.render()
 }
 
 /// A list of batches.
@@ -262,13 +287,23 @@ fn state_word(state: BucketState) -> &'static str {
 }
 
 fn limit_cells(limit: &LimitOut) -> [Cell; 8] {
-    let free = Cell::new(thousands(limit.free));
+    let amount = |value| amount(&limit.dimension, value);
+    let free = Cell::new(amount(limit.free));
+    let whose = match (&limit.scope, limit.shared) {
+        (Some(_), true) => " (each key, all models)",
+        (Some(_), false) => " (each key)",
+        (None, true) => " (all models)",
+        (None, false) => "",
+    };
     [
-        Cell::new(escaped(&limit.dimension)),
+        Cell::new(escaped(&limit.dimension) + whose),
         Cell::new(escaped(&limit.window)),
-        Cell::new(thousands(limit.limit)),
-        Cell::new(thousands(limit.used)),
-        Cell::new(thousands(limit.reserved)),
+        Cell::new(match limit.usable {
+            Some(usable) => format!("{} of {}", amount(usable), amount(limit.limit)),
+            None => amount(limit.limit),
+        }),
+        Cell::new(amount(limit.used)),
+        Cell::new(amount(limit.reserved)),
         if limit.free == 0 { free.fg(Color::Yellow) } else { free },
         Cell::new(limit.next_free_at.or(limit.resets_at).map(time).unwrap_or_default()),
         Cell::new(escaped(&limit.source)),
@@ -280,6 +315,26 @@ fn hindrance(bucket: &BucketOut) -> Option<String> {
     let until = bucket.until.map(|at| format!(" until {}", time(at))).unwrap_or_default();
     let (project, model) = (escaped(&bucket.project), escaped(&bucket.model));
     Some(format!("{project}, {model}: {}{until}: {reason}", state_word(bucket.state)))
+}
+
+/// What refusals showed.
+fn lessons(bucket: &BucketOut) -> Vec<String> {
+    let (project, model) = (escaped(&bucket.project), escaped(&bucket.model));
+    let mut lessons = Vec::new();
+    if let Some(percent) = bucket.others_percent {
+        lessons.push(format!("{project}, {model}: someone else uses ~{percent} % of its quota"));
+    }
+    if bucket.paced {
+        lessons.push(format!("{project}, {model}: batch requests keep a distance"));
+    }
+    for limit in &bucket.limits {
+        if let Some(allows) = limit.provider_allows {
+            let dimension = escaped(&limit.dimension);
+            let allows = thousands(allows);
+            lessons.push(format!("{project}, {model}: the provider allows {allows} {dimension}"));
+        }
+    }
+    lessons
 }
 
 fn ailments(project: &ProjectOut) -> Vec<String> {

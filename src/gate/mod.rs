@@ -8,6 +8,7 @@
 
 pub mod admit;
 pub mod day;
+pub mod estimate;
 pub mod limits;
 pub mod units;
 pub mod window;

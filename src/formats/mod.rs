@@ -12,6 +12,8 @@ use std::str;
 mod error;
 mod footprint;
 mod jsonl;
+mod kind;
+mod media;
 mod options;
 mod results;
 mod words;
@@ -21,6 +23,7 @@ mod tests;
 
 pub use error::{FormatError, LineError, OptionError};
 pub use footprint::{Estimate, Footprint};
+pub use kind::{Kind, Script};
 pub use options::{
     BatchOptions, InDoubt, OnBadLine, Priority, SIDECAR_SUFFIX, options_line, sidecar, sidecar_text,
 };

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod days;
+mod estimate;
 mod properties;
 mod state;
 mod windows;

@@ -57,7 +57,9 @@ fn text_is_counted_wherever_it_becomes_tokens() {
     ];
     for (request, text_bytes) in table {
         let request = request.replace('\n', "");
-        assert_eq!(weigh(&request), Footprint { text_bytes, ..Footprint::default() }, "{request}");
+        let Footprint { script, .. } = weigh(&request);
+        let expected = Footprint { text_bytes, script, ..Footprint::default() };
+        assert_eq!(weigh(&request), expected, "{request}");
     }
 }
 
@@ -95,8 +97,12 @@ fn inline_text_is_text_and_media_add_up() {
         format!(r#"{{"functionResponse":{{"name":"f","parts":[{}]}}}}"#, blob("image/png", 3)),
         r#"{"inlineData":{"mimeType":"audio/ogg"}}"#.to_owned(),
     ];
-    let expected =
-        Footprint { text_bytes: 304, media_tokens: 2 * 2_240 + 1, ..Footprint::default() };
+    let expected = Footprint {
+        text_bytes: 304,
+        script: Script::Dense,
+        media_tokens: 2 * 2_240 + 1,
+        ..Footprint::default()
+    };
     assert_eq!(weigh_parts(&parts.join(",")), expected);
 }
 
@@ -142,4 +148,189 @@ fn an_estimate_is_a_range() {
     assert_eq!(estimate(999, 0), (149, 508));
     assert_eq!(estimate(u64::MAX, u64::MAX).1, u64::MAX);
     assert_eq!(estimate(u64::MAX, 0).0, 2_767_011_611_056_432_742);
+}
+
+#[test]
+fn a_resolution_that_is_asked_for_bounds_media() {
+    let image = blob("image/png", 3);
+    let film = blob("video/mp4", 39_600);
+    let pages = blob("application/pdf", 6_000);
+    let weigh_at = |parts: &str, config: &str| {
+        let request =
+            format!(r#"{{"contents":[{{"parts":[{parts}]}}],"generationConfig":{config}}}"#);
+        // The configuration may stand before what it is about.
+        let turned =
+            format!(r#"{{"generation_config":{config},"contents":[{{"parts":[{parts}]}}]}}"#);
+        assert_eq!(weigh(&request), weigh(&turned));
+        weigh(&request).media_tokens
+    };
+    let level = |word: &str| format!(r#"{{"mediaResolution":"MEDIA_RESOLUTION_{word}"}}"#);
+    for (word, tokens) in [
+        ("LOW", [280, 397, 3 * 280]),
+        ("MEDIUM", [560, 991, 3 * 560]),
+        ("UNSPECIFIED", [2_240, 991, 3 * 560]),
+        ("HIGH", [2_240, 1_201, 3 * 1_120]),
+        ("ULTRA_HIGH", [2_240, 1_201, 3 * 1_120]),
+    ] {
+        let found = [&image, &film, &pages].map(|part| weigh_at(part, &level(word)));
+        assert_eq!(found, tokens, "{word}");
+    }
+    assert_eq!(weigh_at(&image, r#"{"media_resolution":null}"#), 2_240);
+    assert_eq!(weigh_at(&pages, r#"{"mediaResolution":1}"#), 3 * 1_120);
+
+    // A part's own beats the request's, before or after the media, and stays with the part.
+    let own = |level: &str| image.replacen('{', &format!(r#"{{"media_resolution":{level},"#), 1);
+    let low = own(r#"{"level":"MEDIA_RESOLUTION_LOW"}"#);
+    let after = image.replace("}}", r#"},"mediaResolution":{"level":"MEDIA_RESOLUTION_LOW"}}"#);
+    assert_eq!(weigh_at(&format!("{low},{image},{after}"), "{}"), 280 + 2_240 + 280);
+    let medium = own(r#"{"level":"MEDIA_RESOLUTION_MEDIUM"}"#);
+    assert_eq!(weigh_at(&format!("{medium},{image}"), &level("LOW")), 560 + 280);
+    let unspecified = own(r#"{"level":"MEDIA_RESOLUTION_UNSPECIFIED"}"#);
+    assert_eq!(weigh_at(&unspecified, &level("LOW")), 280);
+    assert_eq!(weigh_at(&own(r#"{"numTokens":9}"#), &level("LOW")), 2_240);
+    let nested = format!(
+        r#"{{"mediaResolution":{{"level":"MEDIA_RESOLUTION_LOW"}},
+            "functionResponse":{{"parts":[{image}]}},{}"#,
+        image.trim_start_matches('{')
+    );
+    assert_eq!(weigh_at(&nested.replace('\n', ""), "{}"), 2_240 + 280);
+}
+
+#[test]
+fn tools_of_the_provider_are_told_from_functions() {
+    for (tools, served) in [
+        (r#"[{"googleSearch":{}}]"#, true),
+        (r#"[{"google_search":{}}]"#, true),
+        (r#"[{"functionDeclarations":[]},{"urlContext":{}}]"#, true),
+        (r#"[{"code_execution":{}}]"#, true),
+        (r#"[{"fileSearch":{"fileSearchStoreNames":["a"]}}]"#, true),
+        (r#"{"someLaterTool":{}}"#, true),
+        (r#"[{"functionDeclarations":[{"name":"googleSearch"}]}]"#, false),
+        (r#"[{"function_declarations":[{"parameters":{"googleSearch":{}}}]}]"#, false),
+        (r#"[{"googleSearch":null}]"#, false),
+        ("[]", false),
+        ("null", false),
+    ] {
+        let request = format!(r#"{{"contents":[{{"a":1}}],"tools":{tools}}}"#);
+        let found = weigh(&request);
+        assert_eq!((found.tools, found.kind().tools), (served, served), "{tools}");
+    }
+    let elsewhere = r#"{"contents":[{"parts":[{"functionCall":{"googleSearch":{}}}]}]}"#;
+    assert!(!weigh(elsewhere).tools);
+}
+
+#[test]
+fn an_output_bound_is_read() {
+    for (config, max) in [
+        (r#"{"maxOutputTokens":64}"#, Some(64)),
+        (r#"{"max_output_tokens":"128"}"#, Some(128)),
+        (r#"{"maxOutputTokens":0}"#, None),
+        (r#"{"maxOutputTokens":"0"}"#, None),
+        (r#"{"maxOutputTokens":-1}"#, None),
+        (r#"{"maxOutputTokens":null}"#, None),
+        (r#"{"maxOutputTokens":"many"}"#, None),
+        ("{}", None),
+    ] {
+        let request = format!(r#"{{"contents":[{{"a":1}}],"generationConfig":{config}}}"#);
+        assert_eq!(weigh(&request).output_tokens_max, max, "{config}");
+    }
+    let twice = r#"{"maxOutputTokens":1,"max_output_tokens":2}"#;
+    let line =
+        format!(r#"{{"key":"k","request":{{"contents":[{{"a":1}}],"generationConfig":{twice}}}}}"#);
+    let refused = parse_line(JSONL, 1, line.as_bytes());
+    assert_eq!(refused, Err(LineError::Duplicate { field: "maxOutputTokens" }));
+}
+
+#[test]
+fn embeddings_count_their_texts() {
+    let one = r#"{"model":"models/e","content":{"parts":[{"text":"four"}]},"title":"ab",
+        "taskType":"RETRIEVAL_DOCUMENT","outputDimensionality":768}"#;
+    let found = Footprint::of_embedding(one).unwrap();
+    assert_eq!(found, Footprint { text_bytes: 6, ..Footprint::default() });
+
+    let batch = format!(r#"{{"requests":[{one},{one},{one}]}}"#);
+    let found = Footprint::of_embedding(&batch).unwrap();
+    assert_eq!(found, Footprint { text_bytes: 18, requests: 3, ..Footprint::default() });
+    assert_eq!((found.overhead_tokens(), found.estimate().likely_max), (24, 9 + 24));
+
+    let refused = |body: &str| Footprint::of_embedding(body).unwrap_err();
+    for body in ["{}", r#"{"requests":[]}"#, r#"{"content":{}}"#, "[]", "7", r#""content""#] {
+        assert_eq!(refused(body), LineError::ContentsMissing, "{body}");
+    }
+    let twice = r#"{"content":{"parts":[{"text":"a"}]},"content":{}}"#;
+    assert_eq!(refused(twice), LineError::Duplicate { field: "content" });
+    assert!(matches!(refused("{"), LineError::NotJson { column: 1, .. }));
+    assert!(matches!(refused(r#"{"content":{}}x"#), LineError::NotJson { .. }));
+    assert!(matches!(refused(&"[".repeat(200)), LineError::TooDeep { .. }));
+
+    // A line that generates is not weighed as a batch of embeddings.
+    let generate = r#"{"contents":[{"a":1}],"requests":[{},{}],"content":{"a":"text"}}"#;
+    assert_eq!(weigh(generate).requests, 1);
+    let line = format!(r#"{{"key":"k","request":{batch}}}"#);
+    assert_eq!(parse_line(JSONL, 1, line.as_bytes()), Err(LineError::ContentsMissing));
+}
+
+#[test]
+fn the_script_is_what_most_of_the_text_is_made_of() {
+    for (text, script, likely_max) in [
+        ("", Script::Ascii, 8),
+        ("Hello, world", Script::Ascii, 14),
+        ("Founded in 1999, of course", Script::Ascii, 21),
+        ("Déjà vu", Script::Ascii, 13),
+        ("Привет, мир", Script::TwoByte, 18),
+        ("これは日本語", Script::ThreeByte, 17),
+        ("한국어 text", Script::ThreeByte, 15),
+        ("Привет 日本", Script::TwoByte, 18),
+        ("🌊🌊", Script::FourByte, 16),
+        ("nice work 🌊", Script::FourByte, 22),
+        ("a long sentence with 1 🌊", Script::Ascii, 22),
+        ("3.14159", Script::Dense, 15),
+        ("2026-11-23T20:00:00Z ok", Script::Dense, 31),
+        ("12 🌊", Script::FourByte, 15),
+        ("12345 🌊", Script::Dense, 18),
+    ] {
+        let found = Footprint::of_text(text);
+        assert_eq!((found.script, found.estimate().likely_max), (script, likely_max), "{text}");
+    }
+    // Numbers are digits, whichever way they are written; names are not.
+    let arguments =
+        |args: &str| weigh_parts(&format!(r#"{{"functionCall":{{"args":{args}}}}}"#)).script;
+    assert_eq!(arguments(r#"{"xs":[1,2,3,456,789]}"#), Script::Dense);
+    assert_eq!(arguments(r#"{"a_rather_long_name":1}"#), Script::Ascii);
+}
+
+#[test]
+fn a_kind_keeps_its_number() {
+    let numbers = [
+        (Kind::default(), 0),
+        (Kind { script: Script::TwoByte, ..Kind::default() }, 1),
+        (Kind { script: Script::ThreeByte, ..Kind::default() }, 2),
+        (Kind { script: Script::FourByte, ..Kind::default() }, 3),
+        (Kind { script: Script::Dense, ..Kind::default() }, 4),
+        (Kind { tools: true, ..Kind::default() }, 8),
+        (Kind { unmeasured: true, ..Kind::default() }, 16),
+        (Kind { media: true, ..Kind::default() }, 32),
+    ];
+    for (kind, code) in numbers {
+        assert_eq!((kind.code(), Kind::from_code(code)), (code, Some(kind)));
+    }
+    let known: Vec<_> = (0..=u8::MAX).filter_map(Kind::from_code).collect();
+    assert_eq!(known.len(), 5 * 2 * 2 * 2);
+    for kind in known {
+        assert_eq!(Kind::from_code(kind.code()), Some(kind));
+        assert!(kind.least_milli() <= kind.cold_milli());
+        assert!(kind.cold_milli() <= kind.most_milli());
+    }
+}
+
+#[test]
+fn a_kind_bounds_what_may_be_learnt() {
+    let bounds = |kind: Kind| (kind.least_milli(), kind.cold_milli(), kind.most_milli());
+    assert_eq!(bounds(Kind::default()), (150, 500, 1_000));
+    assert_eq!(bounds(Kind { script: Script::Dense, ..Kind::default() }), (150, 1_000, 1_000));
+    assert_eq!(bounds(Kind { tools: true, ..Kind::default() }), (150, 500, 10_000));
+    assert_eq!(bounds(Kind { unmeasured: true, ..Kind::default() }), (150, 500, 10_000));
+    assert_eq!(bounds(Kind { media: true, ..Kind::default() }), (500, 500, 10_000));
+    assert!(weigh_parts(&blob("image/png", 3)).kind().media);
+    assert!(!weigh_parts(r#"{"text":"a"}"#).kind().media);
 }

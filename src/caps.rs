@@ -27,6 +27,20 @@ pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 /// must not end the daemon for want of memory. One line is always let through.
 pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;
 
+/// Items of a batch whose tokens are counted by the provider ahead of their turn.
+pub(crate) const COUNTS_AHEAD: usize = 16;
+
+/// How long after its reservation became durable a request may be sent, in milliseconds, where
+/// requests keep a distance; later it is reserved anew, once.
+pub(crate) const PERMIT_AGE_MAX_MS: u64 = 1_000;
+
+/// Attempts of the ledger that estimates learn from at a start.
+pub(crate) const OBSERVATIONS_BACK: i64 = 20_000;
+
+/// How far the wall clock may move against the boot clock between two steps of the engine before
+/// that is a step of it, in milliseconds.
+pub(crate) const WALL_STEP_MS: u64 = 500;
+
 /// The longest line whose request is taken to be with the provider within Δ of the last byte that
 /// the transport took. Of a longer one more may wait in the kernel's buffer than Δ covers, so only
 /// the answer bounds it.

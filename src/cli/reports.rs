@@ -4,7 +4,7 @@ use super::client::{Source, source};
 use super::{EX_CONFIG, EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print, print_json};
 use crate::clock;
 use crate::config::Env;
-use crate::report::prices::Prices;
+use crate::config::prices::Prices;
 use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage as usage_report};
 use crate::report::{csv, table};

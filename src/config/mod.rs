@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod limits;
 mod preset;
+pub mod prices;
 mod raw;
 mod render;
 mod server;
@@ -119,6 +120,8 @@ pub struct Project {
     pub max_in_flight: Option<u32>,
     /// What to do with a model that neither the preset, for this tier, nor the file knows.
     pub unknown_models: UnknownModels,
+    /// Whether the provider counts large prompts before they are sent (`estimates = "strict"`).
+    pub strict_estimates: bool,
     /// What batches leave to interactive traffic.
     pub reserve: Reserve,
     /// The file's own limits; no two entries for one quota group.

@@ -63,6 +63,7 @@ pub(super) struct RawProject {
     pub(super) reserve: Option<RawReserve>,
     pub(super) max_in_flight: Option<Spanned<i64>>,
     pub(super) unknown_models: Option<Text>,
+    pub(super) estimates: Option<Text>,
     #[serde(default)]
     pub(super) limits: Vec<Spanned<RawLimits>>,
 }

@@ -84,6 +84,8 @@ fn render_project(out: &mut String, project: &Project) -> fmt::Result {
         UnknownModels::Refuse => "refuse",
     };
     writeln!(out, "unknown_models = {}", quote(unknown))?;
+    let estimates = if project.strict_estimates { "strict" } else { "bytes" };
+    writeln!(out, "estimates = {}", quote(estimates))?;
     for model in project.known_models() {
         let rule = describe(&project.allowance(model));
         writeln!(out, "# {}: {rule}", comment(model))?;

@@ -7,7 +7,7 @@ use crate::formats::{self, InDoubt};
 use crate::gate::units::{Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
-    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, QueuedItem, Settlement, Tokens,
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, Observation, QueuedItem, Settlement, Tokens,
 };
 use crate::upstream::{
     NotSentKind, Outcome, QuotaSubject, QuotaViolation, Refusal, RefusalClass, Report, Usage,
@@ -112,6 +112,28 @@ impl Engine {
         self.write_up(now, id, flight, fate, answer)
     }
 
+    /// The permit was too old to keep the distance to others: nothing was sent, and the item is
+    /// reserved anew.
+    pub(super) fn stale(&mut self, now: Now, id: AttemptId, flight: &Flight) -> Conclusion {
+        let reason = "its permit was too old when it was to be sent".to_owned();
+        let fate = Fate {
+            end: AttemptEnd::Aborted,
+            state: ItemState::Queued,
+            item: flight.item.clone(),
+            keeps_place: true,
+            error: Some(Problem { code: 503, status: "UNAVAILABLE", message: reason.clone() }),
+        };
+        let report = Report {
+            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
+            status: None,
+            date_header: None,
+            service_tier: None,
+            body_sent: false,
+        };
+        let answer = Answer { key: String::new(), report, line: None, latency_ms: 0 };
+        self.write_up(now, id, flight, fate, answer)
+    }
+
     /// Turns what was decided into what is written, and settles the books in memory.
     fn write_up(
         &mut self,
@@ -122,7 +144,22 @@ impl Engine {
         answer: Answer,
     ) -> Conclusion {
         let Answer { key, report, line, latency_ms } = answer;
-        let act = actual(flight.est, &report.outcome, fate.end);
+        if let Some(date) = report.date_header {
+            let sent = now.wall.minus(latency_ms);
+            self.hear_clock(flight.project, (sent, now.wall, date), now);
+        }
+        let mut act = actual(flight.est, &report.outcome, fate.end);
+        if let Outcome::Answered { usage: Some(usage), .. } = &report.outcome {
+            let model = self.jobs.get(&flight.batch).map(|job| job.setup.model.clone());
+            if let Some(model) = model {
+                act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
+                let text = flight.item.text;
+                let input_tokens = input_of(usage);
+                if let Some(text) = text.filter(|_| usage.prompt > 0) {
+                    self.observe(&Observation { model, text, input_tokens });
+                }
+            }
+        }
         if matches!(fate.end, AttemptEnd::Ok) && self.gate.unblock(id) {
             self.memorise(flight.bucket, now, Vec::new());
         }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::conclude;
+use super::estimate::uses_tools;
 use super::state::{
-    BatchSetup, BucketView, Effect, Event, Flight, Job, Lane, Project, ProjectView, Settling,
+    BatchSetup, BucketView, Counted, Effect, Event, Flight, Job, Lane, Project, ProjectView,
+    Settling,
 };
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
+use crate::gate::estimate::Ratios;
 use crate::gate::units::{BootMs, Now, ProjectId, UnixMs};
 use crate::gate::window::AttemptId;
 use crate::store::{BatchId, ItemState, QueuedItem, Remembered};
@@ -33,6 +36,10 @@ pub struct Engine {
     pub(super) wake: Option<BootMs>,
     /// What was learned and is to be kept.
     pub(super) memos: Vec<Remembered>,
+    /// Tokens to the byte, as learned.
+    pub(super) ratios: Ratios,
+    /// The wall clock minus the boot clock, and the wall clock, at the last step.
+    pub(super) skew: Option<(i64, UnixMs)>,
 }
 
 impl Engine {
@@ -54,12 +61,15 @@ impl Engine {
             rng: fastrand::Rng::with_seed(seed),
             wake: None,
             memos: Vec::new(),
+            ratios: Ratios::default(),
+            skew: None,
         }
     }
 
     /// Takes in what happened and orders what follows.
     pub fn step(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.notice_step(now);
         for event in events {
             self.handle(now, event, &mut effects);
         }
@@ -95,7 +105,7 @@ impl Engine {
                 self.pause_for_store(now, "the queue cannot be read".to_owned());
             }
             Event::Reserved(ids) => {
-                effects.extend(ids.into_iter().filter_map(|id| self.send_order(id)));
+                effects.extend(ids.into_iter().filter_map(|id| self.send_order(id, now)));
             }
             Event::ReserveFailed { ids, reason } => {
                 for id in ids {
@@ -104,8 +114,11 @@ impl Engine {
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => {
-                let small = |flight: &Flight| flight.item.bytes <= caps::FLUSHED_BYTES_MAX;
-                if self.flights.get(&id).is_some_and(small) {
+                // What tools of the provider add is counted when the answer is complete.
+                let bounds = |flight: &Flight| {
+                    flight.item.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(&flight.item)
+                };
+                if self.flights.get(&id).is_some_and(bounds) {
                     self.gate.flushed(id, now);
                 }
                 self.reached(id);
@@ -131,6 +144,20 @@ impl Engine {
                         self.unreadable(now, id, &flight, conclude::Unread { key, reason, lost });
                     self.write(&flight, conclusion)
                 }));
+            }
+            Event::Stale(id) => {
+                effects.extend(self.land(id).map(|flight| {
+                    let job = self.jobs.get_mut(&flight.batch);
+                    job.map(|job| job.stale.insert(flight.item.id));
+                    let conclusion = self.stale(now, id, &flight);
+                    self.write(&flight, conclusion)
+                }));
+            }
+            Event::Counted { batch, item, tokens } => {
+                if let Some(job) = self.jobs.get_mut(&batch) {
+                    let counted = tokens.map_or(Counted::Unknown, Counted::Exactly);
+                    job.counted.insert(item, counted);
+                }
             }
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
@@ -186,6 +213,8 @@ impl Engine {
             open: 0,
             hopeless: 0,
             closing: false,
+            counted: BTreeMap::new(),
+            stale: std::collections::BTreeSet::new(),
             setup,
         };
         self.jobs.insert(job.setup.id, job);
@@ -207,7 +236,7 @@ impl Engine {
         }
     }
 
-    fn send_order(&self, id: AttemptId) -> Option<Effect> {
+    fn send_order(&self, id: AttemptId, now: Now) -> Option<Effect> {
         let flight = self.flights.get(&id)?;
         let job = self.jobs.get(&flight.batch)?;
         Some(Effect::Send(super::state::SendOrder {
@@ -218,6 +247,8 @@ impl Engine {
             model: job.setup.model.clone(),
             work: job.setup.work.clone(),
             dialect: job.setup.dialect,
+            stale_at: (!flight.renewed && self.gate.is_paced(flight.bucket, now))
+                .then(|| now.boot.plus(caps::PERMIT_AGE_MAX_MS)),
         }))
     }
 

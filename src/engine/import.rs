@@ -17,7 +17,7 @@ use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
 use crate::spool::{Content, LineReader};
-use crate::store::{Batch, NewItem, Store};
+use crate::store::{Batch, NewItem, Store, TextWeight};
 
 /// A line that cannot be an item.
 #[derive(Debug, Serialize)]
@@ -88,6 +88,15 @@ impl Ceiling {
             ));
         }
         Ok((tokens, footprint.images))
+    }
+}
+
+/// What the estimate of a request is made of.
+fn text_weight(footprint: &formats::Footprint) -> TextWeight {
+    TextWeight {
+        text_bytes: footprint.text_bytes,
+        media_tokens: footprint.media_tokens.saturating_add(footprint.overhead_tokens()),
+        kind: i64::from(footprint.kind().code()),
     }
 }
 
@@ -209,8 +218,8 @@ impl Reading {
                     bytes: length,
                     tokens,
                     images,
-                    text: None,
-                    output_tokens_max: None,
+                    text: Some(text_weight(&parsed.footprint)),
+                    output_tokens_max: parsed.footprint.output_tokens_max,
                     state: 0,
                     line: None,
                 });

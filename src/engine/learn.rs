@@ -3,6 +3,7 @@
 use super::conclude::{backoff, quota_id_of};
 use super::core::Engine;
 use super::state::{Flight, Lane, NewLimits};
+use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DayEdges;
 use crate::gate::learn::{Lesson, Quota, Throttle};
@@ -209,6 +210,43 @@ impl Engine {
             if job.setup.bucket == id && job.setup.stopped.is_none() {
                 lane.order.insert((job.setup.priority, *batch));
             }
+        }
+    }
+
+    /// Takes in the provider's clock: when a request was sent and answered by ours, and what its
+    /// answer's `Date` says.
+    pub(super) fn hear_clock(
+        &mut self,
+        project: i64,
+        (sent, headers, date_s): (UnixMs, UnixMs, i64),
+        now: Now,
+    ) {
+        let Some(heard) = self.projects.get_mut(&project) else { return };
+        heard.clock.observe(sent, headers, date_s, now.boot);
+        let offset = heard.clock.interval(now.boot);
+        if offset.known {
+            let edges = DayEdges { lo_ms: offset.lo_ms, hi_ms: offset.hi_ms, floor: None };
+            self.gate.set_day_edges(ProjectId(project), edges);
+        }
+    }
+
+    /// Notices that the wall clock was set: what was known of the provider's clock is void, and a
+    /// day that has begun does not end by that.
+    pub(super) fn notice_step(&mut self, now: Now) {
+        let boot = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
+        let skew = now.wall.0.saturating_sub(boot);
+        let Some((before, wall)) = self.skew.replace((skew, now.wall)) else { return };
+        let step = skew.saturating_sub(before);
+        if step.unsigned_abs() <= caps::WALL_STEP_MS {
+            return;
+        }
+        tracing::warn!(step_ms = step, "the wall clock was set by {step} ms");
+        for (id, project) in &mut self.projects {
+            project.clock.forget();
+            let edges = DayEdges::default();
+            let reached = wall.moved(edges.hi_ms).to_utc();
+            let floor = (step < 0).then(|| project.day.span_at(reached).key);
+            self.gate.set_day_edges(ProjectId(*id), DayEdges { floor, ..edges });
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
-//! `learn` is what a 429 means and `desk` where limits are changed,
+//! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
 //! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
 //! `export` turns finished batches into results files.
 
@@ -10,6 +10,7 @@ mod conclude;
 mod core;
 pub mod desk;
 mod dropped;
+mod estimate;
 pub mod export;
 mod import;
 pub mod intake;

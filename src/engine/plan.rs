@@ -97,7 +97,10 @@ impl Engine {
             let reason = format!("{} bytes of prompts are in flight", self.bytes_in_flight);
             return Some((open_end(now), reason));
         }
-        let need = weights(&item);
+        if self.count_ahead(id, batch, &item, now, effects) {
+            return Some((open_end(now), "the provider counts its tokens first".to_owned()));
+        }
+        let need = self.weights(id, batch, &item, now);
         match self.check_keys(now, id, need) {
             (key, Verdict::Fits) => {
                 self.take(batch, again);
@@ -252,7 +255,11 @@ impl Engine {
             text: item.text,
         };
         self.bytes_in_flight += item.bytes;
-        let flight = Flight { batch, bucket, project: project_id, key, item, est, day_lo };
+        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
+        job.counted.remove(&item.id);
+        let renewed = job.stale.remove(&item.id);
+        let project = project_id;
+        let flight = Flight { batch, bucket, project, key, item, est, day_lo, renewed };
         self.flights.insert(id, flight);
         attempt
     }
@@ -364,7 +371,7 @@ impl Project {
     }
 
     /// The keys that are not set aside, in the order of their turns.
-    fn turns(&self, now: Now) -> Vec<usize> {
+    pub(super) fn turns(&self, now: Now) -> Vec<usize> {
         let count = self.keys.len();
         let healthy = |key: &usize| {
             self.keys[*key].aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
@@ -395,13 +402,4 @@ fn open_end(now: Now) -> BootMs {
 fn ask(bucket: BucketId, key: usize, need: Weights) -> Ask {
     let key = KeyId(u32::try_from(key).unwrap_or(u32::MAX));
     Ask { bucket, key, class: Class::Batch, need }
-}
-
-fn weights(item: &QueuedItem) -> Weights {
-    Weights {
-        requests: 1,
-        input_tokens: item.input_tokens,
-        images: item.images,
-        ..Weights::default()
-    }
 }

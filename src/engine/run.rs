@@ -138,6 +138,7 @@ impl Shell {
                 Effect::Load { batch, after } => shell.load(batch, after).await,
                 Effect::Reserve(rows) => shell.reserve(rows).await,
                 Effect::Send(order) => shell.send(order).await,
+                Effect::Count(order) => shell.count(order).await,
                 Effect::Settle(rows) => shell.settle(rows).await,
                 Effect::Refuse { item, reason } => shell.refuse(item, reason).await,
                 Effect::Sweep { batch, reason, cancelled } => {
@@ -209,6 +210,9 @@ impl Shell {
             }
         };
         drop(line);
+        if order.stale_at.is_some_and(|stale| clock::now().boot >= stale) {
+            return Event::Stale(id);
+        }
         let endpoint = &self.endpoints[&order.project];
         let call = Call {
             base_url: endpoint.base_url.clone(),
@@ -236,6 +240,32 @@ impl Shell {
             | upstream::Outcome::Unknown { .. } => None,
         };
         Event::Ended { id, key, report: Box::new(report), line, latency_ms }
+    }
+
+    /// Has the provider count an item's tokens. What it will not count is estimated.
+    async fn count(&self, order: SendOrder) -> Event {
+        let (batch, item) = (BatchId::of_item(order.item.id), order.item.id);
+        let body = match self.read_line(&order).await {
+            Ok(line) => formats::request_body(order.dialect, &line).ok(),
+            Err(_) => None,
+        };
+        let Some(body) = body else { return Event::Counted { batch, item, tokens: None } };
+        let endpoint = &self.endpoints[&order.project];
+        let call = Call {
+            base_url: endpoint.base_url.clone(),
+            model: order.model.clone(),
+            key: endpoint.keys[order.key].clone(),
+            body: Bytes::from(body),
+        };
+        let tokens = match self.client.count_tokens(call).await {
+            Ok(tokens) => Some(tokens),
+            Err(error) => {
+                tracing::warn!(item.id = item, error = %chain(&error),
+                    "the tokens of an item are estimated: {}", chain(&error));
+                None
+            }
+        };
+        Event::Counted { batch, item, tokens }
     }
 
     async fn read_line(&self, order: &SendOrder) -> std::io::Result<Vec<u8>> {

@@ -17,6 +17,7 @@ use crate::gate::admit::{BucketId, Gate};
 use crate::gate::day::{DAY_EDGE_MS, DayCharge};
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
 use crate::gate::memory::Memory;
+use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::store::{
@@ -30,10 +31,6 @@ const LONGEST_ATTEMPT_MS: u64 = 20 * 60_000;
 
 /// How far back quota days matter: today, yesterday, and slack for zones and clock steps.
 const DAYS_BACK_MS: u64 = 3 * 86_400_000;
-
-/// After a reboot, ages by the wall clock are not to be trusted this soon after the last row, nor
-/// when that lies in the future.
-const DISTRUST_MS: u64 = 10 * 60_000;
 
 /// What keeps an engine from being built.
 #[derive(Debug, thiserror::Error)]
@@ -244,6 +241,9 @@ async fn build(
             .or_insert(Route::Bucket { id: model.bucket_id, limits: Arc::new([]) });
     }
     recall(&mut engine, reader, now).await?;
+    for observation in reader.observations(caps::OBSERVATIONS_BACK).await? {
+        engine.observe(&observation);
+    }
     restore(&mut engine, reader, &Keys(keys), now).await?;
     Ok((engine, routes))
 }
@@ -273,6 +273,9 @@ fn add_project(
         keys: keys.collect(),
         next_key: 0,
         link: Link::default(),
+        tier: project.tier.clone(),
+        strict_estimates: project.strict_estimates,
+        clock: Offsets::default(),
         in_flight: 0,
         pace,
         second: BootMs(0),
@@ -368,14 +371,17 @@ async fn restore(
         let key = keys.find(row.bucket_id, &row.key_name);
         engine.gate.restore_day(row.bucket_id, key, row.charge, row.weights);
     }
-    let Some((last, other_boot)) = reader.last_wall().await? else { return Ok(()) };
-    // Within one boot the boot clock tells, whatever the wall clock did.
-    if other_boot && last.until(now.wall) < DISTRUST_MS {
+    // Within one boot the boot clock tells. Over a boot rows may be missing and the wall clock may
+    // lie by any length, so how long ago the last request was is not known.
+    let last = reader.last_wall().await?;
+    if last.map_or(reader.boots().await? > 1, |(_, other_boot)| other_boot) {
         let reason = "the machine was restarted: one window is waited out";
         tracing::warn!("{reason}");
         engine.gate.quarantine(now, reason);
     }
-    engine.distrust_days_before(last, now);
+    if let Some((last, _)) = last {
+        engine.distrust_days_before(last, now);
+    }
     Ok(())
 }
 

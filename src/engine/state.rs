@@ -10,6 +10,7 @@ use crate::calendar::QuotaDay;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
+use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
@@ -80,6 +81,17 @@ pub enum Event {
         /// Whether trying again is of no use: the file is gone, cut short or changed.
         lost: bool,
     },
+    /// The provider counted the input tokens of an item, or did not.
+    Counted {
+        /// Whose.
+        batch: BatchId,
+        /// Which.
+        item: i64,
+        /// How many.
+        tokens: Option<u64>,
+    },
+    /// The permit of an attempt was too old: nothing was sent.
+    Stale(AttemptId),
     /// Ends are durable.
     Settled(Vec<i64>),
     /// A batch's queued items shall not be sent.
@@ -141,6 +153,8 @@ pub enum Effect {
     Reserve(Vec<NewAttempt>),
     /// Send a request whose reservation is durable.
     Send(SendOrder),
+    /// Have the provider count an item's input tokens.
+    Count(SendOrder),
     /// Make ends durable; this must not fail.
     Settle(Vec<Settlement>),
     /// Fail an item that can never be sent, with the reason in its results line.
@@ -189,6 +203,8 @@ pub struct SendOrder {
     pub work: String,
     /// The dialect of its file.
     pub dialect: Dialect,
+    /// Not to be sent any more at this instant: the distance to others was kept for an earlier one.
+    pub stale_at: Option<BootMs>,
 }
 
 /// A batch as the engine needs it.
@@ -260,6 +276,12 @@ pub(super) struct Project {
     pub(super) keys: Vec<Key>,
     pub(super) next_key: usize,
     pub(super) link: Link,
+    /// What it pays by.
+    pub(super) tier: String,
+    /// Whether large prompts are counted by the provider before they are sent.
+    pub(super) strict_estimates: bool,
+    /// The provider's clock.
+    pub(super) clock: Offsets,
     pub(super) pace: Pace,
     pub(super) in_flight: u32,
     pub(super) second: BootMs,
@@ -365,6 +387,10 @@ pub(super) struct Job {
     /// By when they are due. Waits are intervals: a wall clock that is set back does not make them
     /// longer.
     pub(super) retries: BTreeMap<(BootMs, i64), QueuedItem>,
+    /// Items whose tokens the provider counts, or counted.
+    pub(super) counted: BTreeMap<i64, Counted>,
+    /// Items whose permit was too old once.
+    pub(super) stale: BTreeSet<i64>,
     /// Attempts that are not settled durably, and refusals under way.
     pub(super) open: u32,
     pub(super) hopeless: u32,
@@ -387,6 +413,17 @@ impl Job {
     }
 }
 
+/// The count of an item's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// Not there yet.
+    Asked,
+    /// There.
+    Exactly(u64),
+    /// The provider would not: the estimate has to do.
+    Unknown,
+}
+
 /// An attempt between its reservation and its settlement.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
@@ -398,6 +435,8 @@ pub(super) struct Flight {
     pub(super) est: Weights,
     /// The first quota day that it may count on.
     pub(super) day_lo: NaiveDate,
+    /// Whether it has been reserved anew for its age, which happens once.
+    pub(super) renewed: bool,
 }
 
 /// What is done with an item once its settlement is durable.

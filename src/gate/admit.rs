@@ -253,10 +253,9 @@ impl Gate {
             space.settle(id, (&open.ask.need, &actual), u, end);
             space.days.charge(charge, &actual);
         });
-        let short = actual.input_tokens.saturating_sub(open.ask.need.input_tokens);
         let bucket = self.bucket(open.ask.bucket);
         bucket.forget_canary(id);
-        bucket.overrun(short);
+        bucket.overrun(open.ask.need.input_tokens, actual.input_tokens, now);
         Some((u, charge))
     }
 
@@ -311,6 +310,25 @@ impl Gate {
         let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return false };
         let mut limits = bucket.spaces.all.meters.iter().map(|meter| &meter.limit);
         limits.any(|limit| limit.metric == metric && weight >= limit.value)
+    }
+
+    /// The smallest limit of a metric that requests of the bucket count in.
+    #[must_use]
+    pub fn smallest(&self, bucket: BucketId, metric: Metric) -> Option<u64> {
+        let bucket = self.buckets.get(&self.root(bucket))?;
+        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
+        let of_metric = |spaces: &Spaces| spaces.smallest(metric);
+        let shared = shared.and_then(of_metric);
+        of_metric(&bucket.spaces).into_iter().chain(shared).min()
+    }
+
+    /// Tells whether estimates for the bucket rest on learned ratios, of which one in a hundred is
+    /// too low: then some room is left for those.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn set_estimates_learned(&mut self, bucket: BucketId, learned: bool) {
+        self.bucket(bucket).trust.estimates_learned = learned;
     }
 
     /// Whether some limit of the bucket counts each key by itself.

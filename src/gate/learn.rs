@@ -3,6 +3,7 @@
 
 use super::admit::{Bucket, BucketId, Gate, Open};
 use super::day::opening;
+use super::estimate::Overruns;
 use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use super::memory::Learned;
 use super::space::{View, WHOLE};
@@ -124,7 +125,8 @@ pub(super) struct Trust {
     pub(super) others: Option<(u64, BootMs)>,
     pub(super) phantoms: u64,
     pub(super) probes: u32,
-    pub(super) overrun_tokens: u64,
+    pub(super) overruns: Overruns,
+    pub(super) estimates_learned: bool,
     pub(super) quota_name: Option<String>,
 }
 
@@ -204,7 +206,7 @@ impl Gate {
     /// Input tokens of a bucket that answers took beyond their estimates, since the start.
     #[must_use]
     pub fn overrun_tokens(&self, bucket: BucketId) -> u64 {
-        self.buckets.get(&self.root(bucket)).map_or(0, |bucket| bucket.trust.overrun_tokens)
+        self.buckets.get(&self.root(bucket)).map_or(0, |bucket| bucket.trust.overruns.total())
     }
 
     /// The name by which the provider refuses requests of a bucket, once it did.
@@ -393,8 +395,20 @@ impl Bucket {
         (next > now.boot).then_some((next, gap_ms))
     }
 
-    pub(super) fn overrun(&mut self, tokens: u64) {
-        self.trust.overrun_tokens = self.trust.overrun_tokens.saturating_add(tokens);
+    /// Takes note of what a request took beyond its estimate: as much as that happens, room is
+    /// left for it.
+    pub(super) fn overrun(&mut self, estimate: u64, actual: u64, now: Now) {
+        let trust = &mut self.trust;
+        trust.overruns.settle(estimate, actual, now.boot);
+        if trust.overruns.total() == 0 && !trust.estimates_learned {
+            return;
+        }
+        for meter in &mut self.spaces.all.meters {
+            let rolling = matches!(meter.limit.window, Window::Rolling { .. });
+            if rolling && meter.limit.metric == Metric::InputTokens {
+                meter.margin = trust.overruns.margin(meter.limit.value, trust.estimates_learned);
+            }
+        }
     }
 
     pub(super) fn meter(&self, metric: Metric, window: Window) -> Option<usize> {

@@ -16,6 +16,7 @@ pub mod estimate;
 pub mod learn;
 pub mod limits;
 pub mod memory;
+pub mod offset;
 pub mod space;
 mod spaces;
 pub mod units;

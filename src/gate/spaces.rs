@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::admit::Open;
 use super::limits::{Limit, Scope, Window};
 use super::space::{Reading, Space, View};
-use super::units::{KeyId, Now};
+use super::units::{KeyId, Metric, Now};
 use super::verdict::LimitState;
 use super::window::AttemptId;
 use crate::calendar::QuotaDay;
@@ -44,6 +44,11 @@ impl Spaces {
             }
         }
         self.key_limits = key_limits;
+    }
+
+    pub(super) fn smallest(&self, metric: Metric) -> Option<u64> {
+        let all = self.all.meters.iter().map(|meter| &meter.limit).chain(&self.key_limits);
+        all.filter(|limit| limit.metric == metric).map(|limit| limit.value).min()
     }
 
     pub(super) fn counts_by_key(&self) -> bool {

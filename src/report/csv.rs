@@ -1,9 +1,9 @@
 //! The usage report as a file for spreadsheets.
 
-use super::prices::PicoUsd;
 use super::table::{column_text, counts};
 use super::text::escaped;
 use super::usage::{UsageReport, UsageRowOut};
+use crate::config::prices::PicoUsd;
 
 /// The rows of a usage report as CSV (RFC 4180, with a header and CRLF), without the totals. What
 /// is `null` in JSON is an empty cell.

@@ -7,8 +7,6 @@
 pub mod query;
 pub mod usage;
 
-pub mod prices;
-
 pub mod batches;
 pub mod explain;
 pub mod limits;

@@ -13,9 +13,9 @@ use comfy_table::{
 use super::batches::{BatchOut, BatchesReport};
 use super::explain::amount;
 use super::limits::{BucketOut, BucketState, HistoryReport, LimitOut, LimitsReport, ProjectOut};
-use super::prices::PicoUsd;
 use super::text::{escaped, thousands};
 use super::usage::{UsageReport, UsageRowOut};
+use crate::config::prices::PicoUsd;
 
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::prices::{Amounts, PicoUsd, Prices, cost};
 use super::query::{UsageQuery, columns};
 use super::seconds;
 use crate::calendar::QuotaDay;
 use crate::config::Config;
+use crate::config::prices::{Amounts, PicoUsd, Prices, cost};
 use crate::engine::start::{StartError, quota_day};
 use crate::gate::limits::MINUTE_MS;
 use crate::gate::units::{Now, UnixMs};

@@ -349,6 +349,11 @@ impl Reader {
         recall::day_charges(&self.pool, first).await
     }
 
+    /// Boots of the machine on which a daemon has run.
+    pub async fn boots(&self) -> Result<u64, StoreError> {
+        recall::boots(&self.pool).await
+    }
+
     /// What the last `back` attempts teach estimates, oldest first.
     pub async fn observations(&self, back: i64) -> Result<Vec<Observation>, StoreError> {
         recall::observations(&self.pool, back).await

@@ -246,6 +246,15 @@ pub(super) async fn last_wall(pool: &SqlitePool) -> Result<Option<(UnixMs, bool)
     Ok(row.map(|row| (UnixMs(row.wall), row.other_boot)))
 }
 
+/// Boots of the machine on which a daemon has run.
+pub(super) async fn boots(pool: &SqlitePool) -> Result<u64, StoreError> {
+    let row = sqlx::query!("SELECT count(*) AS boots FROM boot")
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::sql("counting boots"))?;
+    count("boot", row.boots)
+}
+
 /// What was counted for a text: what the next estimate learns from.
 #[derive(Clone, Debug)]
 pub struct Observation {

@@ -122,6 +122,10 @@ impl Sim {
             }
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
             Effect::Remember(_) => Event::Kept,
+            Effect::Count(order) => {
+                let batch = BatchId::of_item(order.item.id);
+                Event::Counted { batch, item: order.item.id, tokens: None }
+            }
             Effect::Finish(batch) => Event::Closed(batch),
             Effect::Sweep { batch, .. } => Event::Swept(batch),
             Effect::Refuse { item, .. } => Event::Settled(vec![item.id]),

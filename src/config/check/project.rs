@@ -45,6 +45,7 @@ pub(super) fn read(
         day: day(raw),
         max_in_flight: max_in_flight(document, raw.max_in_flight.as_ref())?,
         unknown_models: unknown_models(document, raw.unknown_models.as_ref())?,
+        strict_estimates: strict_estimates(document, raw.estimates.as_ref())?,
         reserve: reserve(document, raw.reserve.as_ref())?,
         limits: Vec::new(),
         set: crate::config::SetLimits::new(),
@@ -183,6 +184,18 @@ fn unknown_models(
         other => {
             let what = format!("unknown_models cannot be `{other}`");
             Err(document.refuse(text.span(), what, "write \"learn\" or \"refuse\""))
+        }
+    }
+}
+
+fn strict_estimates(document: Document<'_>, text: Option<&Text>) -> Result<bool, ConfigError> {
+    let Some(text) = text else { return Ok(false) };
+    match text.get_ref().as_str() {
+        "bytes" => Ok(false),
+        "strict" => Ok(true),
+        other => {
+            let what = format!("estimates cannot be `{other}`");
+            Err(document.refuse(text.span(), what, "write \"bytes\" or \"strict\""))
         }
     }
 }

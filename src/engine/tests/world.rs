@@ -14,6 +14,7 @@ use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
+use crate::gate::offset::Offsets;
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{
     AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Remembered, Settlement,
@@ -93,6 +94,8 @@ pub(super) struct World {
     pub(super) sent: Vec<Sent>,
     pub(super) loads: Vec<(u64, BatchId, i64)>,
     pub(super) memos: Vec<Remembered>,
+    /// What the provider counts for an item, if it does.
+    pub(super) counts: BTreeMap<i64, u64>,
     pub(super) seals: Vec<(UnixMs, i64, NaiveDate)>,
     pub(super) sealed: BTreeMap<i64, NaiveDate>,
     pub(super) refusals: Vec<(i64, String)>,
@@ -165,6 +168,7 @@ impl World {
             sent: Vec::new(),
             loads: Vec::new(),
             memos: Vec::new(),
+            counts: BTreeMap::new(),
             seals: Vec::new(),
             sealed: BTreeMap::new(),
             refusals: Vec::new(),
@@ -191,6 +195,9 @@ impl World {
             keys: keys.iter().map(key).collect(),
             next_key: 0,
             link: Link::default(),
+            tier: "free".to_owned(),
+            strict_estimates: false,
+            clock: Offsets::default(),
             pace: Pace { max_in_flight: 1_000, starts_per_second: caps::STARTS_PER_SECOND },
             in_flight: 0,
             second: BootMs(0),
@@ -331,6 +338,11 @@ impl World {
             }
             Effect::Reserve(rows) => self.commit(Coming::Reserved(rows)),
             Effect::Send(order) => self.send(&order),
+            Effect::Count(order) => {
+                let (batch, item) = (BatchId::of_item(order.item.id), order.item.id);
+                let tokens = self.counts.get(&item).copied();
+                self.commit(Coming::Event(Event::Counted { batch, item, tokens }));
+            }
             Effect::Settle(rows) => self.commit(Coming::Settled(rows)),
             Effect::Refuse { item, reason } => {
                 self.refusals.push((item.id, reason));

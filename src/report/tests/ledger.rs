@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::prices::Prices;
 use super::super::query::{UsageParams, UsageQuery, parse_by};
 use super::super::usage::*;
 use super::{at, now};
 use crate::calendar::QuotaDay;
+use crate::config::prices::Prices;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{

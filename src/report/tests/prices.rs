@@ -1,5 +1,5 @@
-use super::super::prices::*;
 use super::day;
+use crate::config::prices::*;
 
 fn price_of(model: &str, on: &str, amounts: &Amounts) -> Option<String> {
     let price = Prices::shipped().price("tier1", model, day(on));

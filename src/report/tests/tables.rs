@@ -1,12 +1,12 @@
 //! Reports as text.
 
 use super::super::batches::{BatchOut, BatchesReport};
-use super::super::prices::PicoUsd;
 use super::super::table::{self, Style};
 use super::super::text::{escaped, thousands};
 use super::super::usage::*;
 use super::super::{csv, seconds};
 use super::{at, day, shapes};
+use crate::config::prices::PicoUsd;
 
 const PLAIN: Style = Style { color: false, width: None };
 

@@ -177,6 +177,12 @@ pub fn cost(price: Option<&Price>, amounts: &Amounts) -> Option<PicoUsd> {
 }
 
 impl PicoUsd {
+    /// The same in billionths of a dollar, rounded up.
+    #[must_use]
+    pub fn to_nanos(self) -> u64 {
+        u64::try_from(self.0.div_ceil(1_000)).unwrap_or(u64::MAX)
+    }
+
     /// Both amounts together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

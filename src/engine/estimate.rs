@@ -33,9 +33,10 @@ impl Engine {
             }
             (_, None) => (item.input_tokens, false),
         };
-        // What is estimated above a limit takes all of it, and goes alone.
+        // What may fit a limit and is estimated above it takes all of it, and goes alone.
         let most = self.gate.smallest(bucket, Metric::InputTokens).unwrap_or(u64::MAX);
-        let input_tokens = input_tokens.min(most);
+        let least = item.text.map_or(u64::MAX, |text| text.text_bytes / 20 * 3);
+        let input_tokens = if least <= most { input_tokens.min(most) } else { input_tokens };
         let lane = &self.lanes[&bucket];
         let project = &self.projects[&lane.project];
         let day = project.day.span_at(now.wall.to_utc()).key;

@@ -188,7 +188,9 @@ async fn a_file_that_was_entered_is_not_entered_again_and_a_later_one_like_it_is
     site.drop_file("entered.jsonl", job("entered", 2));
     site.drop_file("later.jsonl", job("later", 3));
     let now = tidegate::clock::now().wall;
-    let store = Store::open(&site.path("state"), "a-boot").await.unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = boot.trim().to_owned();
+    let store = Store::open(&site.path("state"), &boot).await.unwrap();
     enter(&store, &site, "entered.jsonl", now.plus(1_000)).await;
     enter(&store, &site, "later.jsonl", now.minus(3_600_000)).await;
     drop(store);

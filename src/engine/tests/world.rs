@@ -13,8 +13,8 @@ use crate::engine::state::{BatchSetup, Effect, Event, Key, Lane, Link, Project, 
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
-use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
 use crate::gate::offset::Offsets;
+use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{
     AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Remembered, Settlement,

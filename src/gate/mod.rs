@@ -10,6 +10,7 @@ pub mod admit;
 pub mod day;
 pub mod estimate;
 pub mod limits;
+pub mod offset;
 pub mod units;
 pub mod window;
 

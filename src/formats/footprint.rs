@@ -143,10 +143,8 @@ fn walk(at: At, body: &str) -> Result<Measured, serde_json::Error> {
         script: tally.scripts.mostly(),
         media_tokens: tally.media_tokens.saturating_add(media),
         images: if tally.asks_images { tally.candidates.max(1) } else { 0 },
-        unmeasured: tally.unmeasured,
-        tools: tally.tools,
         requests: tally.texts.max(1),
-        output_tokens_max: tally.output_tokens_max,
+        ..tally.footprint
     };
     Ok(Measured { footprint, has_contents: tally.has_contents, duplicate: tally.duplicate })
 }
@@ -210,10 +208,6 @@ fn member(at: At, name: &str) -> Member {
         }
         (At::Embedding | At::EmbeddingText, "content") => (At::Content, Some((1, "content"))),
         (At::Embedding, "requests") => (At::EmbeddingText, Some((2, "requests"))),
-        // A title is embedded with its text.
-        (At::Embedding | At::EmbeddingText, "title") => (At::Data, None),
-        (At::Tool, "functionDeclarations" | "function_declarations") => (At::Data, None),
-        (At::Tool, _) => (At::ServerTool, None),
         (At::Content, "parts") => (At::Part, Some((1, "parts"))),
         (At::FunctionResponse, "parts") => (At::Part, None),
         (At::Part, "inlineData" | "inline_data") => (At::Blob, None),
@@ -236,11 +230,15 @@ fn member(at: At, name: &str) -> Member {
         (At::Part, "mediaResolution" | "media_resolution") | (At::PartResolution, "level") => {
             (At::PartResolution, None)
         }
-        // An answer's schema is sent to the model with the prompt.
-        (
+        // Functions and an answer's schema are sent to the model with the prompt, a title is
+        // embedded with its text.
+        (At::Tool, "functionDeclarations" | "function_declarations")
+        | (
             At::GenerationConfig,
             "responseSchema" | "response_schema" | "responseJsonSchema" | "response_json_schema",
-        ) => (At::Data, None),
+        )
+        | (At::Embedding | At::EmbeddingText, "title") => (At::Data, None),
+        (At::Tool, _) => (At::ServerTool, None),
         // These only say how their neighbours are to be read.
         (
             At::Content | At::Part,
@@ -257,6 +255,8 @@ fn member(at: At, name: &str) -> Member {
 /// What has been counted on the way.
 #[derive(Default)]
 struct Tally {
+    /// What needs no counting.
+    footprint: Footprint,
     scripts: Scripts,
     /// Media whose resolution is settled.
     media_tokens: u64,
@@ -267,10 +267,7 @@ struct Tally {
     blob: Blob,
     asks_images: bool,
     candidates: u64,
-    unmeasured: bool,
-    tools: bool,
     texts: u64,
-    output_tokens_max: Option<u64>,
     has_contents: bool,
     duplicate: Option<&'static str>,
 }
@@ -318,8 +315,8 @@ impl Walk<'_> {
 
     /// What it means that there is a value at all.
     fn mark(&mut self) {
-        self.tally.tools |= self.at == At::ServerTool;
-        self.tally.unmeasured |= self.at == At::Reference;
+        self.tally.footprint.tools |= self.at == At::ServerTool;
+        self.tally.footprint.unmeasured |= self.at == At::Reference;
         if self.at == At::Resolution {
             self.tally.resolution = Some(Resolution::High);
         } else if self.at == At::PartResolution {
@@ -357,7 +354,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         }
         // Proto JSON reads 0 as "not set".
         if self.at == At::OutputTokensMax && value > 0 {
-            self.tally.output_tokens_max = Some(value);
+            self.tally.footprint.output_tokens_max = Some(value);
         }
         // Proto JSON allows an enum's number: 2 is IMAGE.
         self.tally.asks_images |= self.at == At::Modality && value == 2;
@@ -391,7 +388,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             // Proto JSON allows a number as a string.
             At::CandidateCount => self.tally.candidates = text.parse().unwrap_or(1),
             At::OutputTokensMax => {
-                self.tally.output_tokens_max = text.parse().ok().filter(|max| *max > 0);
+                self.tally.footprint.output_tokens_max = text.parse().ok().filter(|max| *max > 0);
             }
             At::Resolution => self.tally.resolution = Some(Resolution::of(text)),
             At::PartResolution => self.tally.part.resolution = Resolution::of_part(text),

@@ -137,11 +137,20 @@ impl Scripts {
     /// Counts text.
     pub(super) fn read(&mut self, text: &str) {
         let (mut two, mut three, mut four, mut digits) = (0_u64, 0_u64, 0_u64, 0_u64);
-        for byte in text.bytes() {
-            two += u64::from(byte & 0xE0 == 0xC0);
-            three += u64::from(byte & 0xF0 == 0xE0);
-            four += u64::from(byte & 0xF8 == 0xF0);
-            digits += u64::from(byte.is_ascii_digit());
+        // Sums that are checked byte by byte keep the compiler from counting many at once, which
+        // takes seven times as long. Of 255 bytes no count exceeds a byte.
+        for block in text.as_bytes().chunks(255) {
+            let mut counts = [0_u8; 4];
+            for byte in block {
+                counts[0] = counts[0].wrapping_add(u8::from(byte & 0xE0 == 0xC0));
+                counts[1] = counts[1].wrapping_add(u8::from(byte & 0xF0 == 0xE0));
+                counts[2] = counts[2].wrapping_add(u8::from(byte & 0xF8 == 0xF0));
+                counts[3] = counts[3].wrapping_add(u8::from(byte.is_ascii_digit()));
+            }
+            two += u64::from(counts[0]);
+            three += u64::from(counts[1]);
+            four += u64::from(counts[2]);
+            digits += u64::from(counts[3]);
         }
         self.ascii(u64::try_from(text.len()).unwrap_or(u64::MAX));
         self.two = self.two.saturating_add(two.saturating_mul(2));

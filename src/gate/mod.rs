@@ -6,8 +6,8 @@
 //! [`admit::Gate`] is the way in, [`verdict`] what it is asked and answers, [`limits`] and
 //! [`units`] the values all speak in. A bucket's quota is a [`space`] (or several: `spaces`), in
 //! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
-//! shuts a bucket, [`learn`] is what refusals teach, [`memory`] what of it is kept, and
-//! [`estimate`] how many tokens a text will take.
+//! shuts a bucket, [`learn`] is what refusals teach, and [`memory`] what of it is kept.
+//! [`estimate`] says how many tokens a text will take, [`offset`] where the provider's clock stands.
 
 pub mod admit;
 mod block;

@@ -3,6 +3,7 @@
 mod blocks;
 mod days;
 mod estimate;
+mod offset;
 mod properties;
 mod state;
 mod windows;

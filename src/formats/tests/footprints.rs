@@ -292,6 +292,14 @@ fn the_script_is_what_most_of_the_text_is_made_of() {
         let found = Footprint::of_text(text);
         assert_eq!((found.script, found.estimate().likely_max), (script, likely_max), "{text}");
     }
+    // However long the text is.
+    for (character, script) in
+        [("1", Script::Dense), ("é", Script::TwoByte), ("日", Script::ThreeByte)]
+    {
+        let text = character.repeat(256 * 85 * 3);
+        assert_eq!(Footprint::of_text(&text).script, script, "{character}");
+        assert_eq!(Footprint::of_text(&format!("{text}a{text}")).script, script, "{character}");
+    }
     // Numbers are digits, whichever way they are written; names are not.
     let arguments =
         |args: &str| weigh_parts(&format!(r#"{{"functionCall":{{"args":{args}}}}}"#)).script;

@@ -224,7 +224,7 @@ proptest! {
                 verdict
             {
                 let shown = |state: &LimitState| {
-                    (state.limit.dimension(), state.free, state.limit.value)
+                    (state.limit.dimension(), state.free, state.usable)
                         == (dimension, free, limit)
                 };
                 prop_assert!(states.iter().any(shown), "{dimension}: {free} of {limit}");

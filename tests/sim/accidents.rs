@@ -9,6 +9,9 @@ use crate::world::{BOOT, HOUR, LATE_MS};
 
 const NOBODY: AttemptId = AttemptId(0);
 
+/// How long the machine takes at most from its beginning to ours.
+const BOOTING_MS: u64 = 30_000;
+
 impl<C: Client> Run<'_, C> {
     pub(crate) fn plan_accidents(&mut self, end: u64) {
         let accidents = self.world.accidents;
@@ -60,7 +63,7 @@ impl<C: Client> Run<'_, C> {
         let pending: Vec<_> = self
             .attempts
             .iter()
-            .filter(|(_, a)| later(a.counted) || later(a.tokens_counted))
+            .filter(|(_, a)| !a.ended && (later(a.counted) || later(a.tokens_counted)))
             .map(|(id, _)| *id)
             .collect();
         for id in pending {
@@ -78,10 +81,27 @@ impl<C: Client> Run<'_, C> {
                 self.count_within(id, at, latest);
             }
         }
-        let long = reboot || self.rng.u8(0..4) == 0;
-        let down = self.rng.u64(50..if long { 90_000 } else { 3_000 });
+        let down = match self.rng.u8(0..4) {
+            _ if reboot => BOOTING_MS + LATE_MS + self.rng.u64(0..60_000),
+            0 => self.rng.u64(50..90_000),
+            _ => self.rng.u64(50..3_000),
+        };
         self.at(self.now.max(self.asleep_until) + down, Event::Start(reboot));
         self.crashed_at(at);
+        if reboot {
+            self.lose_tail(at);
+        }
+    }
+
+    /// A disk that lies: what it said was durable is not, at the very end.
+    fn lose_tail(&mut self, at: u64) {
+        let from = at.saturating_sub(self.world.accidents.tail_ms);
+        for attempt in self.attempts.values_mut() {
+            if attempt.reserved_durable > from {
+                attempt.lost = true;
+                attempt.torn = true;
+            }
+        }
     }
 
     /// What was not durable yet is lost.
@@ -102,8 +122,8 @@ impl<C: Client> Run<'_, C> {
         if reboot {
             self.outcome.reboots += 1;
             self.boots += 1;
-            self.blocked = true;
-            self.boot_zero = self.now - self.rng.u64(5_000..60_000);
+            self.block();
+            self.boot_zero = self.now - self.rng.u64(1_000..BOOTING_MS);
             if self.world.accidents.step_every_ms > 0 && self.rng.bool() {
                 self.astray = self.world.astray(self.now, &mut self.rng);
             }

@@ -8,6 +8,9 @@ use crate::world::{BOOT, THETA_MS};
 /// What looking at everything costs is paid once in so many events.
 const LOOK_ONE_IN: u8 = 24;
 
+/// How long after midnight the day before still counts.
+const DAY_GRACE_MS: i64 = 30_000;
+
 /// For clocks that run at different rates.
 const GAMMA_MS: u64 = 50;
 
@@ -23,7 +26,9 @@ impl<C: Client> Run<'_, C> {
     pub(crate) fn counted_rightly(&mut self, id: AttemptId) {
         let now = self.now;
         let attempt = self.attempt(id);
-        if attempt.lost || attempt.reserved_durable > now {
+        if attempt.torn {
+            // The row was there, as far as anyone could know.
+        } else if attempt.lost || attempt.reserved_durable > now {
             self.broken("P4: counted without a durable row");
         } else if attempt.bound.is_some_and(|bound| bound < now) {
             self.broken("H1: counted after its bound");
@@ -51,7 +56,7 @@ impl<C: Client> Run<'_, C> {
         let known = |attempt: &Attempt| attempt.bound.is_some() && !by_day;
         let known = self.open.iter().all(|id| known(&self.attempts[id]));
         self.promise = None;
-        if known && !self.blocked {
+        if known && !self.is_blocked() {
             self.promise = Some(Promise { until, version: self.version });
             if self.manner.strict && until > self.now + 1 && self.rng.bool() {
                 self.at(until - 1, Event::Wake);
@@ -111,12 +116,17 @@ impl<C: Client> Run<'_, C> {
     }
 
     /// P9: with less in the ledger, what fits still fits. P13: a start now would let nothing go
-    /// that does not go without it.
+    /// that does not go without it. That holds where no wall clock has a say: ages of another boot
+    /// are guessed anew at each start, and in a day's first half minute what is open weighs on the
+    /// day before until a start shows that it began after it.
     fn restarts_no_wider(&mut self) {
-        if self.blocked {
+        let now = self.clocks();
+        let before = self.live.iter().any(|id| self.attempts[id].boot != self.boots);
+        let midnights = &self.world.midnights;
+        let grace = midnights.iter().any(|at| (0..DAY_GRACE_MS).contains(&(now.wall.0 - at)));
+        if before || grace || self.is_blocked() {
             return;
         }
-        let now = self.clocks();
         let (need, _) = self.world.item(&mut self.rng);
         let mut rows = self.rows(true);
         let Some(fresh) = self.client.afresh(&rows, need, now) else { return };

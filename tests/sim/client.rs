@@ -187,7 +187,7 @@ impl GateClient {
 
     /// The present by its own clock.
     fn own(&self, now: Now) -> Now {
-        Now { boot: BootMs(now.boot.0 - self.behind_ms), ..now }
+        Now { boot: BootMs(now.boot.0.saturating_sub(self.behind_ms)), ..now }
     }
 
     /// As `src/engine/start.rs` does it.
@@ -300,6 +300,7 @@ impl Client for GateClient {
 
     fn restart(&mut self, rows: &mut [Row], now: Now) {
         let rebooted = rows.last().is_some_and(|row| !row.same_boot);
+        self.behind_ms = if rebooted { 0 } else { self.behind_ms };
         let now = self.own(now);
         self.needs.clear();
         self.gate = self.restored(rows, now);

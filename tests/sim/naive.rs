@@ -94,7 +94,10 @@ impl Client for NaiveClient {
         self.sent.remove(&id);
     }
 
-    fn restart(&mut self, _: &mut [Row], now: Now) {
+    fn restart(&mut self, rows: &mut [Row], now: Now) {
+        for row in rows {
+            row.u.get_or_insert((now.boot, now.wall));
+        }
         // The ages of another boot are unknown to it.
         self.sent.retain(|_, (at, _)| *at <= now.boot.0);
     }

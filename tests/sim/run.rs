@@ -98,6 +98,8 @@ pub(crate) struct Attempt {
     pub(crate) settled_durable: Option<u64>,
     /// A crash came before the reservation was durable.
     pub(crate) lost: bool,
+    /// The disk had said that it was.
+    pub(crate) torn: bool,
     /// When the first byte leaves, when the last one is handed over.
     pub(crate) begun: u64,
     pub(crate) flushed: u64,
@@ -149,8 +151,8 @@ pub(crate) struct Run<'a, C> {
     pub(crate) boot_zero: u64,
     /// How far the wall clock is off.
     pub(crate) astray: i64,
-    /// Since a reboot or a no nothing has been answered.
-    pub(crate) blocked: bool,
+    /// After a reboot or a no: until one that was sent since has been answered.
+    blocked: Option<AttemptId>,
     next_wake: u64,
     pub(crate) version: u64,
     pub(crate) promise: Option<Promise>,
@@ -180,7 +182,7 @@ impl<'a, C: Client> Run<'a, C> {
             boots: 0,
             boot_zero: 0,
             astray: 0,
-            blocked: false,
+            blocked: None,
             next_wake: u64::MAX,
             version: 0,
             promise: None,
@@ -338,6 +340,7 @@ impl<'a, C: Client> Run<'a, C> {
             reserved_durable,
             settled_durable: None,
             lost: false,
+            torn: false,
             begun,
             flushed,
             counted: None,
@@ -356,6 +359,15 @@ impl<'a, C: Client> Run<'a, C> {
         self.version += 1;
         self.note("reserved", id);
         self.under_way(id, fate, begun, flushed);
+        self.crash_soon();
+    }
+
+    /// Accidents like to come while something is being written.
+    fn crash_soon(&mut self) {
+        if self.world.accidents.crash_every_ms > 0 && self.rng.u8(0..100) == 0 {
+            let at = self.now + self.rng.u64(0..=COMMIT_MS);
+            self.at(at, Event::Crash(false));
+        }
     }
 
     /// Draws what becomes of an attempt, and when who learns of it.
@@ -543,6 +555,7 @@ impl<'a, C: Client> Run<'a, C> {
         let (fate, refused, actual) = (attempt.fate, attempt.refused, attempt.actual);
         self.open.remove(&id);
         self.note("ended", id);
+        self.crash_soon();
         if fate == Fate::Void {
             self.version += 1;
             self.live.remove(&id);
@@ -550,12 +563,12 @@ impl<'a, C: Client> Run<'a, C> {
         }
         let (u, charge) = match (fate, refused) {
             (Fate::Answered, None) => {
-                self.blocked = false;
+                self.blocked = self.blocked.filter(|last| id <= *last);
                 self.attempt(id).weight = actual;
                 self.client.settle(id, End::Answered(actual), clocks)
             }
             (Fate::Answered, Some(no)) => {
-                self.blocked = true;
+                self.block();
                 self.shut_by(&no);
                 self.client.refused(id, &no, clocks)
             }
@@ -576,6 +589,15 @@ impl<'a, C: Client> Run<'a, C> {
 
     pub(crate) fn attempt(&mut self, id: AttemptId) -> &mut Attempt {
         self.attempts.get_mut(&id).expect("it is known")
+    }
+
+    /// Something may stand in the way that the ledger does not know.
+    pub(crate) fn block(&mut self) {
+        self.blocked = Some(self.attempts.last_key_value().map_or(AttemptId(0), |(id, _)| *id));
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
     }
 
     pub(crate) fn clocks(&self) -> Now {

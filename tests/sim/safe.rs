@@ -2,7 +2,7 @@
 
 use crate::run::{Manner, Outcome};
 use crate::world::HOUR;
-use crate::{Budget, DAYS, MINUTES, gate, play};
+use crate::{Budget, DAYS, MINUTES, REBOOTS, gate, play};
 
 const PARTS: u64 = 4;
 
@@ -102,6 +102,11 @@ fn days_are_never_refused_3() {
 #[test]
 fn days_are_never_refused_4() {
     never_refused("days", DAYS.part(3, PARTS));
+}
+
+#[test]
+fn reboots_are_never_refused() {
+    never_refused("reboots", REBOOTS);
 }
 
 /// Minutes alone are enough hours; days are many more, and mostly wait.

@@ -120,6 +120,8 @@ pub(crate) struct Accidents {
     pub(crate) crash_every_ms: u64,
     /// Of a hundred crashes, how many are of the whole machine.
     pub(crate) reboot_percent: u64,
+    /// How much of the ledger's end a reboot may tear off.
+    pub(crate) tail_ms: u64,
     pub(crate) suspend_every_ms: u64,
     pub(crate) suspend_most_ms: u64,
     /// The wall clock goes astray, and comes back.
@@ -193,10 +195,25 @@ impl World {
             untold_percent: [0, 3, 100][rng.usize(0..3)],
             crash_every_ms: [0, 60_000, 180_000][rng.usize(0..3)],
             reboot_percent: [0, 20][rng.usize(0..2)],
+            tail_ms: [0, 5_000][rng.usize(0..2)],
             suspend_every_ms: [0, 0, 120_000][rng.usize(0..3)],
             suspend_most_ms: [1_000, 30_000, 300_000][rng.usize(0..3)],
             step_every_ms: [0, 60_000][rng.usize(0..2)],
         };
+        world
+    }
+
+    /// Twenty minutes of bursts after silence on a machine that starts anew all the time, with a
+    /// disk that lies and a clock that does not know the time.
+    pub(crate) fn of_reboots(rng: &mut Rng) -> Self {
+        let mut world = Self::of_minutes(rng);
+        world.answers = Answers::Fast;
+        world.load.on_ms = rng.u64(5_000..30_000);
+        world.load.off_ms = rng.u64(60_000..200_000);
+        world.accidents.crash_every_ms = 120_000;
+        world.accidents.reboot_percent = 80;
+        world.accidents.tail_ms = rng.u64(5_000..40_000);
+        world.accidents.step_every_ms = 60_000;
         world
     }
 
@@ -224,6 +241,8 @@ impl World {
         world.load.off_ms = [0, 60_000, 900_000][rng.usize(0..3)];
         world.accidents.untold_percent = [0, 0, 3][rng.usize(0..3)];
         world.accidents.crash_every_ms = [0, 1_200_000, 3_600_000][rng.usize(0..3)];
+        // A day cannot be waited out.
+        world.accidents.tail_ms = 0;
         world.accidents.suspend_every_ms = [0, 0, 3_600_000][rng.usize(0..3)];
         world.accidents.suspend_most_ms = [60_000, 3_600_000, 10_800_000][rng.usize(0..3)];
         world.length_ms = 30 * HOUR;

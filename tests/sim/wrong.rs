@@ -7,7 +7,7 @@ use crate::client::{Flaw, GateClient};
 use crate::naive::{Naive, NaiveClient};
 use crate::run::{Manner, Outcome, Run};
 use crate::world::World;
-use crate::{Budget, DAYS, MINUTES, Play, gate, play};
+use crate::{Budget, DAYS, MINUTES, Play, REBOOTS, gate, play};
 
 const SHARED_DAYS: Budget = Budget { draw: World::shared_day, from: 40_000, count: 60 };
 
@@ -116,11 +116,11 @@ fn a_clock_that_sleeps_is_caught() {
 #[test]
 fn believing_the_wall_clock_after_a_reboot_is_caught() {
     let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::NoQuarantine);
-    caught("no quarantine", MINUTES, wrong, By::Oracle);
+    caught("no quarantine", REBOOTS, wrong, By::Oracle);
     let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::HastyQuarantine);
-    caught("a quarantine only for young rows", MINUTES, wrong, By::Oracle);
+    caught("a quarantine only for young rows", REBOOTS, wrong, By::Oracle);
     let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::ShortQuarantine);
-    caught("a quarantine of a minute", MINUTES, wrong, By::Oracle);
+    caught("a quarantine of a minute", REBOOTS, wrong, By::Oracle);
 }
 
 #[test]

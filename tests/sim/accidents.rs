@@ -124,7 +124,7 @@ impl<C: Client> Run<'_, C> {
             self.boots += 1;
             self.block();
             self.boot_zero = self.now - self.rng.u64(1_000..BOOTING_MS);
-            if self.world.accidents.step_every_ms > 0 && self.rng.bool() {
+            if self.world.accidents.step_every_ms > 0 {
                 self.astray = self.world.astray(self.now, &mut self.rng);
             }
         }
@@ -133,7 +133,8 @@ impl<C: Client> Run<'_, C> {
         self.note("start", NOBODY);
         let now = self.clocks();
         let mut rows = self.rows(false);
-        self.client.restart(&mut rows, now);
+        let known = rows.last().is_some_and(|row| row.same_boot);
+        self.client.restart(&mut rows, self.boots > 0 && !known, now);
         self.open.clear();
         self.live.clear();
         // Long gone; it would be restored to no effect.

@@ -86,8 +86,9 @@ pub(crate) trait Client {
     /// The machine has slept for so long.
     fn suspended(&mut self, _: u64) {}
     /// Begins anew with nothing but the ledger, and corrects the rows that are open in it; bounds
-    /// are then by the present boot clock.
-    fn restart(&mut self, rows: &mut [Row], now: Now);
+    /// are then by the present boot clock. `anew` says that the machine was started anew and nothing
+    /// was reserved since.
+    fn restart(&mut self, rows: &mut [Row], anew: bool, now: Now);
     /// What goes beside the head: what of each metric will be free at `at` and is not for `head`.
     fn spare(&mut self, _head: Weight, _at: BootMs, _now: Now) -> Weight {
         [0; 3]
@@ -216,8 +217,7 @@ impl GateClient {
         if self.has(Flaw::NoQuarantine) || (self.has(Flaw::HastyQuarantine) && !recent) {
             return;
         }
-        let short = self.has(Flaw::ShortQuarantine) || self.has(Flaw::HastyQuarantine);
-        let window_ms = if short { MINUTE_MS } else { self.longest_ms };
+        let window_ms = if self.has(Flaw::ShortQuarantine) { MINUTE_MS } else { self.longest_ms };
         let until = now.boot.plus(window_ms).plus(DELTA_MS);
         self.gate.block(BUCKET, until, "the machine was restarted".to_owned());
     }
@@ -298,13 +298,12 @@ impl Client for GateClient {
         }
     }
 
-    fn restart(&mut self, rows: &mut [Row], now: Now) {
-        let rebooted = rows.last().is_some_and(|row| !row.same_boot);
-        self.behind_ms = if rebooted { 0 } else { self.behind_ms };
+    fn restart(&mut self, rows: &mut [Row], anew: bool, now: Now) {
+        self.behind_ms = if anew { 0 } else { self.behind_ms };
         let now = self.own(now);
         self.needs.clear();
         self.gate = self.restored(rows, now);
-        if rebooted {
+        if anew {
             self.quarantine(now);
         }
     }

@@ -37,7 +37,7 @@ type Play = fn(&World, Rng, Manner) -> Outcome;
 /// Runs of twenty minutes each, of 30 hours each, and of twenty minutes full of reboots.
 const MINUTES: Budget = Budget { draw: World::of_minutes, from: 10_000, count: 900 };
 const DAYS: Budget = Budget { draw: World::of_days, from: 20_000, count: 240 };
-const REBOOTS: Budget = Budget { draw: World::of_reboots, from: 60_000, count: 160 };
+const REBOOTS: Budget = Budget { draw: World::of_reboots, from: 60_000, count: 240 };
 
 /// Which worlds, and how many of them.
 #[derive(Clone, Copy, Debug)]

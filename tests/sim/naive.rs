@@ -94,7 +94,7 @@ impl Client for NaiveClient {
         self.sent.remove(&id);
     }
 
-    fn restart(&mut self, rows: &mut [Row], now: Now) {
+    fn restart(&mut self, rows: &mut [Row], _: bool, now: Now) {
         for row in rows {
             row.u.get_or_insert((now.boot, now.wall));
         }
@@ -166,7 +166,7 @@ impl Client for GovernorClient {
 
     fn void(&mut self, _: AttemptId) {}
 
-    fn restart(&mut self, _: &mut [Row], _: Now) {}
+    fn restart(&mut self, _: &mut [Row], _: bool, _: Now) {}
 }
 
 fn cells(weight: u64) -> NonZeroU32 {

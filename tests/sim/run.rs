@@ -154,6 +154,8 @@ pub(crate) struct Run<'a, C> {
     /// After a reboot or a no: until one that was sent since has been answered.
     blocked: Option<AttemptId>,
     next_wake: u64,
+    /// The version at which the line was looked at last.
+    looked: Option<u64>,
     pub(crate) version: u64,
     pub(crate) promise: Option<Promise>,
     pub(crate) shut_until: u64,
@@ -184,6 +186,7 @@ impl<'a, C: Client> Run<'a, C> {
             astray: 0,
             blocked: None,
             next_wake: u64::MAX,
+            looked: None,
             version: 0,
             promise: None,
             shut_until: 0,
@@ -266,7 +269,9 @@ impl<'a, C: Client> Run<'a, C> {
 
     /// Sends what fits beside the head, now and when the head goes.
     fn backfill(&mut self, head: Weight, until: BootMs) {
-        if self.world.load.depth < 2 {
+        // Nothing has changed since it was looked at, and no wait is over.
+        let looked = self.looked == Some(self.version) && self.now < self.next_wake;
+        if self.world.load.depth < 2 || looked {
             return;
         }
         let now = self.clocks();
@@ -296,6 +301,7 @@ impl<'a, C: Client> Run<'a, C> {
                 }
             }
         }
+        self.looked = Some(self.version);
     }
 
     fn fill(&mut self) {

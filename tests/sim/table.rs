@@ -162,3 +162,33 @@ fn the_table_of_unit_items() {
 fn the_table_with_large_items() {
     show(true);
 }
+
+#[test]
+fn debugging() {
+    for (name, lo, hi, llo, lhi) in [
+        ("now", 20, 100, 10, 50),
+        ("heavy", 50, 250, 10, 50),
+        ("light", 5, 50, 10, 50),
+        ("heavy, to limit", 50, 250, 10, 100),
+        ("fixed", 20, 180, 10, 30),
+        ("mean1 to limit", 1, 200, 1, 1000),
+    ] {
+        for rpm in LIMITS {
+            let shape = Shape::HalfOpen;
+            let mut world = World::backlog_with_large(rpm, shape);
+            let tpm = rpm * 1000;
+            world.load.small = (lo * 10, hi * 10);
+            world.load.large = (tpm * llo / 100, (tpm * lhi / 100).min(tpm));
+            world.answers = Answers::Mixed;
+            world.length_ms = 60 * MINUTE;
+            let mut line = format!("{name:>16} {rpm:>3}");
+            for rule in [0, 1] {
+                let outcome = (RULES[rule].1)(&World { lenient: true, ..world.clone() }, Rng::with_seed(1));
+                let mut cell = Cell::default();
+                cell.add(&world, &outcome);
+                line += &format!("  {} {:?}", cell.used_permille(), [outcome.taken[0]*1000/(rpm*61), outcome.taken[1]*1000/(tpm*61)]);
+            }
+            eprintln!("{line}");
+        }
+    }
+}

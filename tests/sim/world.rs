@@ -208,11 +208,11 @@ impl World {
     pub(crate) fn of_reboots(rng: &mut Rng) -> Self {
         let mut world = Self::of_minutes(rng);
         world.answers = Answers::Fast;
-        world.load.on_ms = rng.u64(5_000..30_000);
-        world.load.off_ms = rng.u64(60_000..200_000);
+        world.load.on_ms = rng.u64(100_000..180_000);
+        world.load.off_ms = rng.u64(60_000..150_000);
         world.accidents.crash_every_ms = 120_000;
-        world.accidents.reboot_percent = 80;
-        world.accidents.tail_ms = rng.u64(5_000..40_000);
+        world.accidents.reboot_percent = 90;
+        world.accidents.tail_ms = rng.u64(20_000..60_000);
         world.accidents.step_every_ms = 60_000;
         world
     }

@@ -162,7 +162,10 @@ impl<C: Client> Run<'_, C> {
     /// P2 and P5, when all is over.
     pub(crate) fn look_back(&mut self) {
         let answered = |a: &&Attempt| {
-            a.settled_durable.is_some() && !a.lost && a.fate == Fate::Answered && a.refused.is_none()
+            a.settled_durable.is_some()
+                && !a.lost
+                && a.fate == Fate::Answered
+                && a.refused.is_none()
         };
         if self.attempts.values().filter(answered).any(|attempt| attempt.weight != attempt.taken) {
             self.broken("P2: the ledger and the provider count differently");

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use crate::client::{AttemptId, BootMs, Client, DayCharge, End, No, Now, Quota, UnixMs};
 use crate::oracle::{Oracle, Refusal, Weight};
-use crate::world::{Answers, BOOT, LATE_MS, TOKENS, World};
+use crate::world::{Answers, BOOT, LATE_MS, TOKENS, Tokens, World};
 
 /// How long a write to the ledger takes to be durable, at most.
 const COMMIT_MS: u64 = 30;
@@ -388,6 +388,10 @@ impl<'a, C: Client> Run<'a, C> {
                 let headers = self.headers_after(begun, flushed);
                 let ended = headers.max(flushed) + self.rng.u64(0..3_000);
                 self.count_within(id, begun, headers.min(flushed + LATE_MS));
+                if self.world.tokens == Tokens::AtEnd {
+                    self.attempt(id).tokens_counted = Some(headers);
+                    self.at(headers, Event::CountTokens(id));
+                }
                 if self.told() {
                     self.at(flushed, Event::BodySent(id, life));
                 }
@@ -446,7 +450,7 @@ impl<'a, C: Client> Run<'a, C> {
         let at = self.between(from, to);
         self.attempt(id).counted = Some(at);
         self.at(at, Event::Count(id));
-        if self.world.tokens_at_end {
+        if self.world.tokens == Tokens::Later {
             let tokens = self.between(at, to);
             self.attempt(id).tokens_counted = Some(tokens);
             self.at(tokens, Event::CountTokens(id));
@@ -454,7 +458,7 @@ impl<'a, C: Client> Run<'a, C> {
     }
 
     fn count(&mut self, id: AttemptId) {
-        let tokens_now = !self.world.tokens_at_end;
+        let tokens_now = self.world.tokens == Tokens::AtStart;
         let now = self.now;
         let attempt = self.attempt(id);
         // An accident may have moved it.

@@ -35,12 +35,15 @@ pub(crate) fn refused_by_five_minutes<C: Client>(
 /// The measure can fail: a gate that learns nothing is refused again and again.
 #[test]
 fn a_gate_that_does_not_learn_is_refused_beside_others() {
+    let mut total = 0;
     for seed in SHARED.seeds() {
         let unlearned = |world: &World| crate::client::GateClient::new(world, None);
         let fives = refused_by_five_minutes(seed, unlearned);
         eprintln!("seed {seed}: refused in five minutes {fives:?}");
-        assert!(fives.iter().sum::<u64>() > 6, "TIDEGATE_SIM_SEED={seed}: {fives:?}");
+        total += fives.iter().sum::<u64>();
     }
+    let allowed = 6 * u64::try_from(SHARED.seeds().len()).expect("few");
+    assert!(total > 3 * allowed, "{total} are not much more than the {allowed} allowed");
 }
 
 /// And it fails for nothing else: the same worlds without the others refuse nothing.

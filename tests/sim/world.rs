@@ -128,6 +128,17 @@ pub(crate) struct Accidents {
     pub(crate) step_every_ms: u64,
 }
 
+/// When the provider counts the tokens of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tokens {
+    /// With the request.
+    AtStart,
+    /// Later, but while the request may still be on its way: as H1 has it.
+    Later,
+    /// When the answer is complete, however long that takes: against H1.
+    AtEnd,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) pairs: Vec<Pair>,
@@ -139,8 +150,8 @@ pub(crate) struct World {
     pub(crate) answers: Answers,
     /// How slow the way there may be, from the first byte to the last.
     pub(crate) upload_ms: u64,
-    /// Tokens are counted when the answer has been made, not when the request arrives.
-    pub(crate) tokens_at_end: bool,
+    /// When tokens are counted.
+    pub(crate) tokens: Tokens,
     pub(crate) load: Load,
     pub(crate) accidents: Accidents,
     /// Someone else sends as well, once in so long on average; 0 is never.
@@ -188,7 +199,7 @@ impl World {
         world.count_rejected = rng.bool();
         world.answers = [Answers::Fast, Answers::Slow, Answers::Mixed][rng.usize(0..3)];
         world.upload_ms = [20, 300, 5_000][rng.usize(0..3)];
-        world.tokens_at_end = rng.u8(0..3) == 0;
+        world.tokens = [Tokens::AtStart, Tokens::AtStart, Tokens::Later][rng.usize(0..3)];
         world.accidents = Accidents {
             cut_percent: [0, 3, 15][rng.usize(0..3)],
             void_percent: [0, 3][rng.usize(0..2)],
@@ -214,6 +225,16 @@ impl World {
         world.accidents.reboot_percent = 90;
         world.accidents.tail_ms = rng.u64(20_000..60_000);
         world.accidents.step_every_ms = 60_000;
+        world
+    }
+
+    /// Tokens that are counted after the bound of their request.
+    pub(crate) fn of_late_tokens(rng: &mut Rng) -> Self {
+        let rpm = [5, 15, 30][rng.usize(0..3)];
+        let shape = shape(rng);
+        let mut world = Self::backlog_with_large(rpm, shape);
+        (world.tokens, world.answers, world.lenient) = (Tokens::AtEnd, Answers::Slow, false);
+        world.length_ms = 20 * MINUTE;
         world
     }
 
@@ -254,14 +275,16 @@ impl World {
     /// Work without end and nothing that goes wrong.
     pub(crate) fn backlog(rpm: u64, shape: Shape) -> Self {
         let pair = Pair { metric: REQUESTS, window_ms: MINUTE, limit: rpm, shape };
-        Self { upload_ms: 300, length_ms: 2 * HOUR, ..Self::quiet(vec![pair]) }
+        let quiet = Self::quiet(vec![pair]);
+        Self { upload_ms: 300, count_rejected: false, lenient: true, ..quiet }
     }
 
-    /// The same with tokens: of ten items one is large, of a tenth to a half of the limit. What is
-    /// at the head keeps its place.
-    pub(crate) fn backlog_with_large(rpm: u64, shape: Shape) -> Self {
-        let mut world = Self::backlog(rpm, shape);
-        let limit = rpm * 1_000;
+    /// The same with tokens, which are what is short: so many thousands, and four times as many
+    /// requests. Of ten items one is large, of a tenth to a half of the limit. What is at the head
+    /// keeps its place.
+    pub(crate) fn backlog_with_large(thousands: u64, shape: Shape) -> Self {
+        let mut world = Self::backlog(4 * thousands, shape);
+        let limit = thousands * 1_000;
         world.pairs.push(Pair { metric: TOKENS, window_ms: MINUTE, limit, shape });
         world.load = Load {
             small: (200, 1_000),
@@ -278,9 +301,7 @@ impl World {
         let rpm = [15, 30, 60][rng.usize(0..3)];
         Self {
             others_every_ms: 3 * MINUTE / rpm,
-            lenient: true,
             length_ms: 45 * MINUTE,
-            count_rejected: false,
             ..Self::backlog(rpm, shape(rng))
         }
     }
@@ -304,7 +325,7 @@ impl World {
             theta_ms: 0,
             answers: Answers::Fast,
             upload_ms: 20,
-            tokens_at_end: false,
+            tokens: Tokens::AtStart,
             load: Load::UNIT,
             accidents: Accidents::default(),
             others_every_ms: 0,

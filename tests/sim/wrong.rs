@@ -11,6 +11,8 @@ use crate::{Budget, DAYS, MINUTES, Play, REBOOTS, gate, play};
 
 const SHARED_DAYS: Budget = Budget { draw: World::shared_day, from: 40_000, count: 60 };
 
+const LATE_TOKENS: Budget = Budget { draw: World::of_late_tokens, from: 70_000, count: 20 };
+
 /// By the oracle alone; or by an invariant alone, named by its first letters.
 #[derive(Clone, Copy, Debug)]
 enum By {
@@ -134,6 +136,14 @@ fn sending_before_the_row_is_durable_is_caught() {
 fn believing_the_delay_of_a_day_is_caught() {
     let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::BelievesDelay);
     caught("believing the delay of a day", SHARED_DAYS, wrong, By::Invariant("P11"));
+}
+
+/// The rule stands on H1: nothing is counted after its bound. A provider that counts tokens when a
+/// slow answer is complete breaks that, and refuses.
+#[test]
+fn tokens_counted_after_their_bound_are_caught() {
+    caught("tokens counted after their bound", LATE_TOKENS, gate, By::Oracle);
+    caught("tokens counted after their bound", LATE_TOKENS, gate, By::Invariant("H1"));
 }
 
 /// The right rule over the same days: refused, as it must be, and silent until midnight.

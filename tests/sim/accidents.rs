@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use crate::client::{AttemptId, Client, Row, UnixMs};
 use crate::run::{Event, Fate, Run};
-use crate::world::{BOOT, HOUR, LATE_MS};
+use crate::world::{BOOT, HOUR, LATE_MS, MINUTE};
 
 const NOBODY: AttemptId = AttemptId(0);
 
@@ -133,7 +133,8 @@ impl<C: Client> Run<'_, C> {
         self.note("start", NOBODY);
         let now = self.clocks();
         let mut rows = self.rows(false);
-        let known = rows.last().is_some_and(|row| row.same_boot);
+        let last = self.attempts.values().rfind(|attempt| !attempt.lost);
+        let known = last.is_some_and(|attempt| attempt.boot == self.boots);
         self.client.restart(&mut rows, self.boots > 0 && !known, now);
         self.open.clear();
         self.live.clear();
@@ -159,12 +160,14 @@ impl<C: Client> Run<'_, C> {
     /// The ledger as it would be read by a start, or by one after an end without loss.
     pub(crate) fn rows(&self, without_loss: bool) -> Vec<Row> {
         let mut rows = Vec::new();
-        let longest = self.world.longest_window_ms() + 20 * 60_000;
+        let longest = self.world.longest_window_ms() + MINUTE;
         for (id, attempt) in &self.attempts {
             let settled = attempt.ended && (without_loss || attempt.settled_durable.is_some());
-            // The reports of days need all; windows what is young.
+            let same_boot = attempt.boot == self.boots;
+            // Days need all; windows what is young, or not known to be old.
             let old = self.world.day.is_none()
                 && settled
+                && same_boot
                 && attempt.bound.is_some_and(|bound| bound + longest < self.now);
             if attempt.lost || old || (settled && attempt.fate == Fate::Void) {
                 continue;
@@ -174,7 +177,7 @@ impl<C: Client> Run<'_, C> {
                 weight: attempt.weight,
                 charge: attempt.charge,
                 u: attempt.u.filter(|_| settled),
-                same_boot: attempt.boot == self.boots,
+                same_boot,
             });
         }
         rows

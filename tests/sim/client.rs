@@ -155,8 +155,8 @@ pub(crate) struct GateClient {
 
 impl GateClient {
     pub(crate) fn new(world: &World, flaw: Option<Flaw>) -> Self {
-        let utc = QuotaDay::new("UTC", "0 0 * * *").expect("a valid day");
-        let day = if flaw == Some(Flaw::UtcDays) { utc } else { QuotaDay::pacific() };
+        let utc = || QuotaDay::new("UTC", "0 0 * * *").expect("a valid day");
+        let day = if flaw == Some(Flaw::UtcDays) { utc() } else { QuotaDay::pacific() };
         let mut limits = world.limits();
         if flaw == Some(Flaw::OneMore) {
             limits.iter_mut().for_each(|limit| limit.value += 1);

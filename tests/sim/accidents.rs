@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use crate::client::{AttemptId, Client, Row, UnixMs};
-use crate::run::{Event, Fate, Run};
+use crate::run::{Event, Fate, Kept, Run};
 use crate::world::{BOOT, HOUR, LATE_MS, MINUTE};
 
 const NOBODY: AttemptId = AttemptId(0);
@@ -73,7 +73,9 @@ impl<C: Client> Run<'_, C> {
                 // Its answer was being made.
                 let tokens = attempt.tokens_counted.map(|tokens| tokens.min(latest).max(at));
                 attempt.tokens_counted = tokens;
-                tokens.into_iter().for_each(|tokens| self.at(tokens, Event::CountTokens(id)));
+                if let Some(tokens) = tokens {
+                    self.at(tokens, Event::CountTokens(id));
+                }
                 continue;
             }
             (attempt.counted, attempt.tokens_counted) = (None, None);
@@ -98,8 +100,7 @@ impl<C: Client> Run<'_, C> {
         let from = at.saturating_sub(self.world.accidents.tail_ms);
         for attempt in self.attempts.values_mut() {
             if attempt.reserved_durable > from {
-                attempt.lost = true;
-                attempt.torn = true;
+                attempt.kept = Kept::Torn;
             }
         }
     }
@@ -107,7 +108,9 @@ impl<C: Client> Run<'_, C> {
     /// What was not durable yet is lost.
     fn crashed_at(&mut self, at: u64) {
         for attempt in self.attempts.values_mut() {
-            attempt.lost |= attempt.reserved_durable > at;
+            if attempt.reserved_durable > at {
+                attempt.kept = Kept::Lost;
+            }
             if attempt.settled_durable.is_some_and(|durable| durable > at) {
                 attempt.settled_durable = None;
                 attempt.weight = attempt.estimate;
@@ -133,7 +136,7 @@ impl<C: Client> Run<'_, C> {
         self.note("start", NOBODY);
         let now = self.clocks();
         let mut rows = self.rows(false);
-        let last = self.attempts.values().rfind(|attempt| !attempt.lost);
+        let last = self.attempts.values().rfind(|attempt| attempt.is_kept());
         let known = last.is_some_and(|attempt| attempt.boot == self.boots);
         self.client.restart(&mut rows, self.boots > 0 && !known, now);
         self.open.clear();
@@ -169,7 +172,7 @@ impl<C: Client> Run<'_, C> {
                 && settled
                 && same_boot
                 && attempt.bound.is_some_and(|bound| bound + longest < self.now);
-            if attempt.lost || old || (settled && attempt.fate == Fate::Void) {
+            if !attempt.is_kept() || old || (settled && attempt.fate == Fate::Void) {
                 continue;
             }
             rows.push(Row {

@@ -2,7 +2,7 @@
 //! those of the rules of admission.
 
 use crate::client::{AttemptId, Client, No};
-use crate::run::{Attempt, Event, Fate, Promise, Run};
+use crate::run::{Attempt, Event, Fate, Kept, Promise, Run};
 use crate::world::{BOOT, THETA_MS};
 
 /// What looking at everything costs is paid once in so many events.
@@ -26,9 +26,8 @@ impl<C: Client> Run<'_, C> {
     pub(crate) fn counted_rightly(&mut self, id: AttemptId) {
         let now = self.now;
         let attempt = self.attempt(id);
-        if attempt.torn {
-            // The row was there, as far as anyone could know.
-        } else if attempt.lost || attempt.reserved_durable > now {
+        // Of a torn row everyone had to think that it was there.
+        if attempt.kept == Kept::Lost || attempt.reserved_durable > now {
             self.broken("P4: counted without a durable row");
         } else if attempt.bound.is_some_and(|bound| bound < now) {
             self.broken("H1: counted after its bound");
@@ -110,7 +109,7 @@ impl<C: Client> Run<'_, C> {
         let counts = |attempt: &&Attempt| {
             let charged = attempt.charge.lo <= today && today <= attempt.charge.hi;
             let void = attempt.fate == Fate::Void && attempt.ended;
-            !attempt.lost && !void && (charged || !attempt.ended)
+            attempt.is_kept() && !void && (charged || !attempt.ended)
         };
         self.attempts.values().filter(counts).map(|attempt| attempt.weight[metric]).sum()
     }
@@ -163,7 +162,7 @@ impl<C: Client> Run<'_, C> {
     pub(crate) fn look_back(&mut self) {
         let answered = |a: &&Attempt| {
             a.settled_durable.is_some()
-                && !a.lost
+                && a.is_kept()
                 && a.fate == Fate::Answered
                 && a.refused.is_none()
         };

@@ -159,7 +159,9 @@ impl GateClient {
         let day = if flaw == Some(Flaw::UtcDays) { utc() } else { QuotaDay::pacific() };
         let mut limits = world.limits();
         if flaw == Some(Flaw::OneMore) {
-            limits.iter_mut().for_each(|limit| limit.value += 1);
+            for limit in &mut limits {
+                limit.value += 1;
+            }
         }
         let mut client = Self {
             gate: Gate::default(),

@@ -82,6 +82,16 @@ pub(crate) enum Fate {
     Void,
 }
 
+/// Whether an attempt's row is in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Yes,
+    /// A crash came before the reservation was durable.
+    Lost,
+    /// The disk had said that it was durable, and a reboot tore it off.
+    Torn,
+}
+
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) estimate: Weight,
@@ -96,10 +106,7 @@ pub(crate) struct Attempt {
     pub(crate) boot: u64,
     pub(crate) reserved_durable: u64,
     pub(crate) settled_durable: Option<u64>,
-    /// A crash came before the reservation was durable.
-    pub(crate) lost: bool,
-    /// The disk had said that it was.
-    pub(crate) torn: bool,
+    pub(crate) kept: Kept,
     /// When the first byte leaves, when the last one is handed over.
     pub(crate) begun: u64,
     pub(crate) flushed: u64,
@@ -115,6 +122,12 @@ pub(crate) struct Attempt {
     pub(crate) u: Option<(BootMs, UnixMs)>,
     /// The latest instant at which it can have been counted, as the client has been told.
     pub(crate) bound: Option<u64>,
+}
+
+impl Attempt {
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept == Kept::Yes
+    }
 }
 
 struct Item {
@@ -281,8 +294,10 @@ impl<'a, C: Client> Run<'a, C> {
         while i < self.waiting.len() {
             let need = self.waiting[i].estimate;
             i += 1;
-            let spared = need.iter().zip(&spare).all(|(need, spare)| need <= spare);
-            if !spared || need[TOKENS] >= least_refused {
+            if need[TOKENS] > spare[TOKENS] || need[TOKENS] >= least_refused {
+                continue;
+            }
+            if need.iter().zip(&spare).any(|(need, spare)| need > spare) {
                 continue;
             }
             match self.client.check(need, now) {
@@ -345,8 +360,7 @@ impl<'a, C: Client> Run<'a, C> {
             boot: self.boots,
             reserved_durable,
             settled_durable: None,
-            lost: false,
-            torn: false,
+            kept: Kept::Yes,
             begun,
             flushed,
             counted: None,
@@ -515,6 +529,9 @@ impl<'a, C: Client> Run<'a, C> {
             (explained || window_ms.is_none()).then_some(Quota { metric, limit, window_ms });
         let headers = self.now + self.rng.u64(20..300);
         let life = self.lives;
+        if let Some(quota) = &quota {
+            self.note(&format!("{}, {}", quota.id(), quota.limit), id);
+        }
         let attempt = self.attempt(id);
         attempt.refused = Some(No { quota, retry_after_ms: RETRY_AFTER_MS });
         if attempt.fate == Fate::Answered && !attempt.ended {

@@ -6,7 +6,7 @@ use crate::world::{BOOT, MINUTE, World};
 use crate::{Budget, gate, play};
 
 /// Runs of 45 minutes each.
-const SHARED: Budget = Budget { draw: World::shared, from: 30_000, count: 20 };
+const SHARED: Budget = Budget { draw: World::shared, from: 30_000, count: 8 };
 
 /// How long a client may take to learn, and how long it is watched then.
 const LEARN_MS: u64 = 15 * MINUTE;

@@ -3,8 +3,9 @@
 
 use std::cmp::Reverse;
 
+use crate::attempt::{Fate, Kept};
 use crate::client::{AttemptId, Client, Row, UnixMs};
-use crate::run::{Event, Fate, Kept, Run};
+use crate::run::{Event, Run};
 use crate::world::{BOOT, HOUR, LATE_MS, MINUTE};
 
 const NOBODY: AttemptId = AttemptId(0);

@@ -1,8 +1,9 @@
 //! The invariants that a run can check while it is played. P1 is the oracle's; the numbers are
 //! those of the rules of admission.
 
+use crate::attempt::{Attempt, Fate, Kept};
 use crate::client::{AttemptId, Client, No};
-use crate::run::{Attempt, Event, Fate, Kept, Promise, Run};
+use crate::run::{Event, Promise, Run};
 use crate::world::{BOOT, THETA_MS};
 
 /// What looking at everything costs is paid once in so many events.

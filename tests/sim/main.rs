@@ -7,10 +7,11 @@
 //!
 //! [`world`] is what a run is like, [`oracle`] the provider, [`client`] who decides when to send
 //! (the gate as the engine uses it), [`naive`] who decides less well. [`run`] brings them together,
-//! with [`accidents`] and the invariants of [`check`]. The tests: [`safe`], [`wrong`], [`shared`],
-//! and [`table`], which `cargo xtask sim --table` prints in full.
+//! with each [`attempt`]'s way, [`accidents`] and the invariants of [`check`]. The tests: [`safe`],
+//! [`wrong`], [`shared`], and [`table`], which `cargo xtask sim --table` prints in full.
 
 mod accidents;
+mod attempt;
 mod check;
 mod client;
 mod naive;

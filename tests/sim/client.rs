@@ -30,7 +30,7 @@ pub(crate) struct Row {
 }
 
 /// What the ledger is to hold of an attempt that ended.
-pub(crate) type Settled = (BootMs, DayCharge);
+pub(crate) type Settled = (BootMs, DayCharge, Weight);
 
 /// How an attempt ended that was sent.
 #[derive(Clone, Copy, Debug)]
@@ -131,12 +131,19 @@ pub(crate) enum Flaw {
     ShortQuarantine,
     /// A no by the day holds for as long as it says.
     BelievesDelay,
+    /// Its wall clock is a minute ahead: more than offset and grace together.
+    AheadOfTime,
+    /// Estimates are never corrected.
+    KeepsEstimate,
+    /// With an empty ledger it waits until it knows more.
+    WantsHistory,
 }
 
 const BUCKET: BucketId = BucketId(1);
 
 const MINUTE_MS: u64 = 60_000;
 const HASTE_MS: u64 = 600_000;
+const AHEAD_MS: u64 = 60_000;
 
 /// The gate as the engine uses it, with at most one flaw.
 pub(crate) struct GateClient {
@@ -148,7 +155,7 @@ pub(crate) struct GateClient {
     /// How far its clock is behind.
     behind_ms: u64,
     /// What was settled before its time.
-    early: BTreeMap<AttemptId, Settled>,
+    early: BTreeMap<AttemptId, (BootMs, DayCharge)>,
     needs: BTreeMap<AttemptId, Weight>,
     last_wall: UnixMs,
 }
@@ -190,7 +197,11 @@ impl GateClient {
 
     /// The present by its own clock.
     fn own(&self, now: Now) -> Now {
-        Now { boot: BootMs(now.boot.0.saturating_sub(self.behind_ms)), ..now }
+        let ahead_ms = if self.has(Flaw::AheadOfTime) { AHEAD_MS } else { 0 };
+        Now {
+            boot: BootMs(now.boot.0.saturating_sub(self.behind_ms)),
+            wall: now.wall.plus(ahead_ms),
+        }
     }
 
     /// As `src/engine/start.rs` does it.
@@ -271,10 +282,11 @@ impl Client for GateClient {
             }
             End::Broken | End::Refused => need,
         };
+        let actual = if self.has(Flaw::KeepsEstimate) { need } else { actual };
         let settled = self.gate.settle(id, weights(actual), now).or(self.early.remove(&id));
         let (u, charge) = settled.expect("the attempt is open");
         self.last_wall = self.last_wall.max(now.wall_at(u));
-        (u.plus(self.behind_ms), charge)
+        (u.plus(self.behind_ms), charge, actual)
     }
 
     fn refused(&mut self, id: AttemptId, no: &No, now: Now) -> Settled {
@@ -332,6 +344,9 @@ impl Client for GateClient {
     }
 
     fn afresh(&self, rows: &[Row], need: Weight, now: Now) -> Option<Result<(), BootMs>> {
+        if self.has(Flaw::WantsHistory) && rows.is_empty() {
+            return Some(Err(now.boot.plus(MINUTE_MS)));
+        }
         let mut gate = self.restored(&mut rows.to_vec(), now);
         Some(judge(&gate.check(BUCKET, &weights(need), now), now))
     }

@@ -87,7 +87,7 @@ impl Client for NaiveClient {
     }
 
     fn settle(&mut self, _: AttemptId, _: End, now: Now) -> Settled {
-        (now.boot, no_day())
+        (now.boot, no_day(), [0; 3])
     }
 
     fn void(&mut self, id: AttemptId) {
@@ -161,7 +161,7 @@ impl Client for GovernorClient {
     }
 
     fn settle(&mut self, _: AttemptId, _: End, now: Now) -> Settled {
-        (now.boot, no_day())
+        (now.boot, no_day(), [0; 3])
     }
 
     fn void(&mut self, _: AttemptId) {}

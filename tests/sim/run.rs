@@ -450,10 +450,9 @@ impl<'a, C: Client> Run<'a, C> {
             self.live.remove(&id);
             return self.client.void(id);
         }
-        let (u, charge) = match (fate, refused) {
+        let (u, charge, weight) = match (fate, refused) {
             (Fate::Answered, None) => {
                 self.blocked = self.blocked.filter(|last| id <= *last);
-                self.attempt(id).weight = actual;
                 self.client.settle(id, End::Answered(actual), clocks)
             }
             (Fate::Answered, Some(no)) => {
@@ -467,6 +466,7 @@ impl<'a, C: Client> Run<'a, C> {
         let attempt = self.attempt(id);
         attempt.u = Some((u, clocks.wall_at(u)));
         attempt.charge = charge;
+        attempt.weight = weight;
     }
 
     /// The client has been told that it was counted by then.

@@ -103,6 +103,23 @@ fn one_more_than_the_limit_is_caught() {
 }
 
 #[test]
+fn a_clock_ahead_of_time_is_caught() {
+    let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::AheadOfTime);
+    caught("a wall clock ahead of time", DAYS, wrong, By::Oracle);
+    caught("a wall clock ahead of time", DAYS, wrong, By::Invariant("P5"));
+}
+
+#[test]
+fn what_the_books_say_is_looked_at() {
+    let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::KeepsEstimate);
+    caught("estimates that are kept", MINUTES, wrong, By::Invariant("P2"));
+    let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::WantsHistory);
+    caught("less in the ledger, less admitted", MINUTES, wrong, By::Invariant("P9"));
+    let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::ForgetsOpen);
+    caught("a start that lets more go", MINUTES, wrong, By::Invariant("P13"));
+}
+
+#[test]
 fn days_of_greenwich_are_caught() {
     let wrong = |world: &World, rng, manner| flawed(world, rng, manner, Flaw::UtcDays);
     caught("days of Greenwich", DAYS, wrong, By::Oracle);

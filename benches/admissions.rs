@@ -162,7 +162,7 @@ impl Ledger {
             s_wall: UnixMs(1_800_000_000_000 + id),
             s_boot: BootMs(1_000_000),
             day_lo: "2027-01-15".to_owned(),
-            est: Weights { requests: 1, input_tokens: 120, images: 0 },
+            est: Weights { requests: 1, input_tokens: 120, ..Weights::default() },
         }
     }
 

@@ -17,9 +17,10 @@ use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
 use tidegate::engine::{BatchSetup, Effect, Engine, Event};
 use tidegate::formats::{Dialect, InDoubt};
-use tidegate::gate::admit::{BucketId, Gate, Verdict};
-use tidegate::gate::limits::{Limit, MINUTE_MS, Source, Window};
-use tidegate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use tidegate::gate::admit::{BucketId, Gate};
+use tidegate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
+use tidegate::gate::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
+use tidegate::gate::verdict::{Ask, Verdict};
 use tidegate::gate::window::AttemptId;
 use tidegate::store::{BatchId, QueuedItem, Store};
 use tidegate::upstream::{Outcome, Report};
@@ -29,7 +30,9 @@ use support::{now, percentile, rate, ratio, row};
 const ROUNDS: u64 = 2_000;
 const BUCKET: BucketId = BucketId(1);
 const START: Now = Now { boot: BootMs(1_000_000), wall: UnixMs(1_800_000_000_000) };
-const WEIGHT: Weights = Weights { requests: 1, input_tokens: 120, images: 0 };
+const WEIGHT: Weights =
+    Weights { requests: 1, input_tokens: 120, images: 0, spend_nanos: 0, sessions: 0 };
+const ASK: Ask = Ask { bucket: BUCKET, key: KeyId(0), class: Class::Batch, need: WEIGHT };
 const MODEL: &str = "bench-model";
 
 const CONFIG: &str = r#"
@@ -74,8 +77,13 @@ async fn main() -> Result<()> {
 
 /// How long one request's way through the gate takes, in nanoseconds.
 fn passes(open: i64, daily: bool) -> Vec<u64> {
-    let limit =
-        |metric, window| Limit { metric, window, value: u64::MAX / 2, source: Source::Config };
+    let limit = |metric, window| Limit {
+        metric,
+        window,
+        scope: Scope::Project,
+        value: u64::MAX / 2,
+        source: Source::Config,
+    };
     let minute = Window::Rolling { ms: MINUTE_MS };
     let mut limits = vec![limit(Metric::Requests, minute), limit(Metric::InputTokens, minute)];
     if daily {
@@ -83,17 +91,17 @@ fn passes(open: i64, daily: bool) -> Vec<u64> {
         limits.push(limit(Metric::InputTokens, Window::Day));
     }
     let mut gate = Gate::default();
-    gate.define(BUCKET, limits, QuotaDay::pacific());
+    gate.define(BUCKET, ProjectId(1), limits, QuotaDay::pacific());
     for id in 0..open {
-        gate.reserve(AttemptId(id), BUCKET, WEIGHT, START);
+        gate.reserve(AttemptId(id), &ASK, START);
     }
     let mut times = Vec::new();
     for (round, id) in (0..ROUNDS).zip(open..) {
         let at = later(START, round);
         let id = AttemptId(id);
         let begun = now();
-        if gate.check(BUCKET, &WEIGHT, at) == Verdict::Fits {
-            gate.reserve(id, BUCKET, WEIGHT, at);
+        if gate.check(&ASK, at) == Verdict::Fits {
+            gate.reserve(id, &ASK, at);
             gate.bound(id, at.boot);
             std::hint::black_box(gate.settle(id, WEIGHT, at));
         }

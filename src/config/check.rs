@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::env::Env;
 use super::error::{ConfigError, Document, suggest};
 use super::keys::{looks_like_secret, read_secret_file};
-use super::limits::Setting;
+use super::limits::{Dimension, Setting};
 use super::raw::{RawConfig, RawDefaults, RawRetention, RawServer, RawSetting, Text};
 use super::server::{Auth, Listen, Server, spool_in};
 use super::{BodyRetention, Config, Defaults, Origin, Project, Retention};
@@ -55,10 +55,15 @@ pub(super) fn read(
 /// The checked value of a limit.
 pub(super) fn setting_of(
     document: Document<'_>,
+    dimension: Dimension,
     raw: &Spanned<RawSetting>,
 ) -> Result<Setting, ConfigError> {
     let setting = match raw.get_ref() {
+        RawSetting::Number(value) if dimension == Dimension::Spend => {
+            dimension.setting(&value.to_string())
+        }
         RawSetting::Number(value) => Setting::number(*value),
+        RawSetting::Word(word) if dimension == Dimension::Spend => dimension.setting(word),
         RawSetting::Word(word) => Setting::word(word),
     };
     setting.map_err(|error| {

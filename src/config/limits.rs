@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::preset::PresetModel;
 use super::{ModelRule, Project};
-use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
+use crate::gate::limits::{Allowance, Limit, MINUTE_MS, SPEND_WINDOW_MS, Scope, Source, Window};
 use crate::gate::units::Metric;
 
 /// A limit that has a short name of its own.
@@ -26,12 +26,16 @@ pub enum Dimension {
     Tpd,
     /// Images a minute.
     Ipm,
+    /// US dollars in ten minutes.
+    Spend,
+    /// Live sessions at once, of each key.
+    Sessions,
 }
 
 /// What a preset, the file or a command says about one dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
-    /// At most this many; at least 1.
+    /// At most this many; at least 1. Of money in billionths of a US dollar.
     Value(u64),
     /// Unlimited.
     None,
@@ -41,7 +45,7 @@ pub enum Setting {
 
 /// A word that is no dimension.
 #[derive(Debug, Error)]
-#[error("no such dimension; write rpm, tpm, rpd, tpd or ipm")]
+#[error("no such dimension; write rpm, tpm, rpd, tpd, ipm, spend or sessions")]
 pub struct UnknownDimension;
 
 /// A value that no limit can have.
@@ -52,10 +56,16 @@ pub enum SettingError {
         "a limit is at least 1; write \"off\" to refuse the model, \"none\" to leave it unlimited"
     )]
     NotPositive,
+    /// No amount of money.
+    #[error("not an amount of US dollars; write a number with at most nine decimals, or \"none\"")]
+    Money,
     /// Neither a number nor a known word.
     #[error("not a limit; write a whole number, \"none\" or \"off\"")]
     Unknown,
 }
+
+/// In place of a model's id: all models of the project together.
+pub const ALL_MODELS: &str = "*";
 
 /// What the configuration file says about one model (`[[project.limits]]`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +80,8 @@ pub struct ModelLimits {
 
 impl Dimension {
     /// Every dimension, in the order in which reports show them.
-    pub const ALL: [Self; 5] = [Self::Rpm, Self::Tpm, Self::Rpd, Self::Tpd, Self::Ipm];
+    pub const ALL: [Self; 7] =
+        [Self::Rpm, Self::Tpm, Self::Rpd, Self::Tpd, Self::Ipm, Self::Spend, Self::Sessions];
 
     /// The word used in files, commands and reports.
     #[must_use]
@@ -81,6 +92,8 @@ impl Dimension {
             Self::Rpd => "rpd",
             Self::Tpd => "tpd",
             Self::Ipm => "ipm",
+            Self::Spend => "spend",
+            Self::Sessions => "sessions",
         }
     }
 
@@ -91,6 +104,8 @@ impl Dimension {
             Self::Rpm | Self::Rpd => Metric::Requests,
             Self::Tpm | Self::Tpd => Metric::InputTokens,
             Self::Ipm => Metric::Images,
+            Self::Spend => Metric::Spend,
+            Self::Sessions => Metric::Sessions,
         }
     }
 
@@ -100,6 +115,47 @@ impl Dimension {
         match self {
             Self::Rpm | Self::Tpm | Self::Ipm => Window::Rolling { ms: MINUTE_MS },
             Self::Rpd | Self::Tpd => Window::Day,
+            Self::Spend => Window::Rolling { ms: SPEND_WINDOW_MS },
+            Self::Sessions => Window::Concurrent,
+        }
+    }
+
+    /// Whose use it counts together.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Sessions => Scope::Key,
+            Self::Rpm | Self::Tpm | Self::Rpd | Self::Tpd | Self::Ipm | Self::Spend => {
+                Scope::Project
+            }
+        }
+    }
+
+    /// The limit of this dimension.
+    #[must_use]
+    pub fn limit(self, value: u64, source: Source) -> Limit {
+        let (metric, window, scope) = (self.metric(), self.window(), self.scope());
+        Limit { metric, window, scope, value, source }
+    }
+
+    /// Reads what a command line or a file says about this dimension.
+    pub fn setting(self, text: &str) -> Result<Setting, SettingError> {
+        match self.metric() {
+            Metric::Spend if text.starts_with(|c: char| c.is_ascii_digit()) => match money(text) {
+                Some(0) => Err(SettingError::NotPositive),
+                Some(nanos) => Ok(Setting::Value(nanos)),
+                None => Err(SettingError::Money),
+            },
+            _ => text.parse(),
+        }
+    }
+
+    /// A setting as it is written: of money in US dollars.
+    #[must_use]
+    pub fn show(self, setting: Setting) -> String {
+        match (self, setting) {
+            (Self::Spend, Setting::Value(nanos)) => format!("\"{}\"", dollars(nanos)),
+            _ => setting.to_string(),
         }
     }
 }
@@ -177,12 +233,28 @@ impl Project {
         ModelRule::Known { quota_group: quota_group.to_owned(), allowance }
     }
 
+    /// The limits that all of the project's models share: the file's for the model `*`.
+    #[must_use]
+    pub fn shared_limits(&self) -> Vec<Limit> {
+        let written = self.limits.iter().filter(|limits| limits.model == ALL_MODELS);
+        let limits = written.flat_map(|written| {
+            let named =
+                written.dimensions.iter().filter_map(|(dimension, setting)| match setting {
+                    Setting::Value(value) => Some(dimension.limit(*value, Source::Config)),
+                    Setting::None | Setting::Off => None,
+                });
+            named.chain(written.extra.iter().cloned())
+        });
+        limits.collect()
+    }
+
     /// Every model that the preset or the file knows: the preset's in its order, then the file's
     /// own, without aliases.
     #[must_use]
     pub fn known_models(&self) -> Vec<&str> {
         let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);
         let own = self.limits.iter().map(|limits| limits.model.as_str());
+        let own = own.filter(|model| *model != ALL_MODELS);
         of_preset
             .map(|row| row.id.as_str())
             .chain(own.filter(|model| self.preset_row(model).is_none()))
@@ -205,6 +277,24 @@ impl Project {
             tier: self.tier.clone(),
         }
     }
+}
+
+/// Billionths of a US dollar, of an amount in dollars.
+fn money(text: &str) -> Option<u64> {
+    let text = text.replace('_', "");
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    format!("{whole}{fraction:0<9}").parse().ok()
+}
+
+/// Billionths of a US dollar in dollars, with as many decimals as needed.
+#[must_use]
+pub fn dollars(nanos: u64) -> String {
+    let text = format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn join(
@@ -230,12 +320,7 @@ fn join(
             None => (of_preset.get(&dimension), preset),
         };
         match setting {
-            Some(Setting::Value(value)) => limits.push(Limit {
-                metric: dimension.metric(),
-                window: dimension.window(),
-                value: *value,
-                source: source.clone(),
-            }),
+            Some(Setting::Value(value)) => limits.push(dimension.limit(*value, source.clone())),
             // An "off" that is left here is the preset's, lifted by the file.
             Some(Setting::None | Setting::Off) | None => {}
         }

@@ -27,7 +27,9 @@ use crate::gate::limits::Allowance;
 pub use env::Env;
 pub use error::{ConfigError, Place};
 pub use keys::{AbsentKey, Key, KeyOrigin};
-pub use limits::{Dimension, ModelLimits, Setting, SettingError, UnknownDimension};
+pub use limits::{
+    ALL_MODELS, Dimension, ModelLimits, Setting, SettingError, UnknownDimension, dollars,
+};
 pub use preset::{Preset, PresetModel, preset, presets};
 pub use server::{Auth, Listen, ListenError, Overrides, Server};
 

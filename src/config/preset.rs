@@ -101,7 +101,8 @@ fn read(document: Document<'_>) -> Result<Preset, ConfigError> {
         for (tier, raw_settings) in model.tier {
             let mut settings = BTreeMap::new();
             for (dimension, setting) in raw_settings {
-                settings.insert(dimension, setting_of(document, &setting)?);
+                let setting = setting_of(document, dimension, &setting)?;
+                settings.insert(dimension, setting);
             }
             tiers.insert(tier, settings);
         }

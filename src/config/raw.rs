@@ -100,6 +100,8 @@ pub(super) struct RawLimits {
     pub(super) rpd: Option<Spanned<RawSetting>>,
     pub(super) tpd: Option<Spanned<RawSetting>>,
     pub(super) ipm: Option<Spanned<RawSetting>>,
+    pub(super) spend: Option<Spanned<RawSetting>>,
+    pub(super) sessions: Option<Spanned<RawSetting>>,
     #[serde(default)]
     pub(super) extra: Vec<Spanned<RawExtra>>,
 }

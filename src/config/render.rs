@@ -7,7 +7,8 @@ use super::{
     BodyRetention, Config, KeyOrigin, ModelLimits, ModelRule, Origin, Project, Reserve,
     UnknownModels,
 };
-use crate::gate::limits::{Allowance, Limit, Window};
+use crate::gate::limits::{Allowance, Limit, Scope, Window};
+use crate::gate::units::Metric;
 
 /// What stands for a secret.
 const MASK: &str = "********";
@@ -114,13 +115,17 @@ fn render_limits(out: &mut String, limits: &ModelLimits) -> fmt::Result {
     writeln!(out, "\n  [[project.limits]]")?;
     writeln!(out, "  model = {}", quote(&limits.model))?;
     for (dimension, setting) in &limits.dimensions {
-        writeln!(out, "  {dimension} = {setting}")?;
+        writeln!(out, "  {dimension} = {}", dimension.show(*setting))?;
     }
     for extra in &limits.extra {
         writeln!(out, "\n    [[project.limits.extra]]")?;
         writeln!(out, "    dimension = {}", quote(extra.metric.as_str()))?;
+        if extra.scope == Scope::Key {
+            writeln!(out, "    scope = \"key\"")?;
+        }
         writeln!(out, "    window = {}", quote(&window(extra.window)))?;
-        writeln!(out, "    limit = {}", extra.value)?;
+        let unit = if extra.metric == Metric::Spend { 1_000_000_000 } else { 1 };
+        writeln!(out, "    limit = {}", extra.value / unit)?;
     }
     Ok(())
 }
@@ -150,6 +155,7 @@ fn window(window: Window) -> String {
     match window {
         Window::Rolling { ms } => span(Duration::from_millis(ms)),
         Window::Day => "day".to_owned(),
+        Window::Concurrent => "concurrent".to_owned(),
     }
 }
 

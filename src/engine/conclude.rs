@@ -432,6 +432,7 @@ fn actual(est: Weights, outcome: &Outcome, end: AttemptEnd) -> Weights {
             requests: est.requests,
             input_tokens: usage.as_ref().map_or(est.input_tokens, input_of),
             images: *images,
+            ..est
         },
         Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
     }

@@ -8,8 +8,8 @@ use super::state::{
 };
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
-use crate::gate::units::{BootMs, Now, UnixMs};
-use crate::gate::window::{AttemptId, DELTA_MS};
+use crate::gate::units::{BootMs, Now, ProjectId, UnixMs};
+use crate::gate::window::AttemptId;
 use crate::store::{BatchId, ItemState, QueuedItem};
 
 /// Why a batch waits whose bucket the configuration no longer has.
@@ -101,7 +101,7 @@ impl Engine {
             Event::BodySent(id) => {
                 let small = |flight: &Flight| flight.item.bytes <= caps::FLUSHED_BYTES_MAX;
                 if self.flights.get(&id).is_some_and(small) {
-                    self.gate.bound(id, now.boot.plus(DELTA_MS));
+                    self.gate.flushed(id, now);
                 }
                 self.reached(id);
             }
@@ -156,7 +156,7 @@ impl Engine {
             return;
         }
         let day = self.projects[&project].day.clone();
-        self.gate.define(id, Vec::new(), day);
+        self.gate.define(id, ProjectId(project), Vec::new(), day);
         self.lanes.insert(id, Lane::new(project, group, true));
     }
 
@@ -307,6 +307,8 @@ impl Engine {
                         .blocked(id)
                         .map(|(until, reason)| (at(until), reason.to_owned())),
                     learning: lane.learning.is_some(),
+                    others_permille: self.gate.others_permille(id, now),
+                    paced: self.gate.is_paced(id, now),
                 }
             })
             .collect()

@@ -3,9 +3,10 @@
 use super::core::Engine;
 use super::state::{Effect, Flight, Project};
 use crate::caps;
-use crate::gate::admit::{BucketId, Verdict};
+use crate::gate::admit::BucketId;
 use crate::gate::day::DAY_EDGE_MS;
-use crate::gate::units::{BootMs, Now, UnixMs, Weights};
+use crate::gate::units::{BootMs, Class, KeyId, Now, UnixMs, Weights};
+use crate::gate::verdict::{Ask, Verdict};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{BatchId, NewAttempt, QueuedItem};
 
@@ -97,19 +98,43 @@ impl Engine {
             return Some((open_end(now), reason));
         }
         let need = weights(&item);
-        match self.gate.check(id, &need, now) {
-            Verdict::Fits => {
+        match self.check_keys(now, id, need) {
+            (key, Verdict::Fits) => {
                 self.take(batch, again);
-                reservations.push(self.start(now, id, batch, item, need));
+                reservations.push(self.start(now, id, batch, item, (key, need)));
                 None
             }
-            Verdict::Never(never) => {
+            (_, Verdict::Never(never)) => {
                 self.take(batch, again);
                 effects.push(self.refuse(batch, item, never.to_string()));
                 None
             }
-            Verdict::Wait(wait) => Some((wait.until, wait.because.to_string())),
+            (_, Verdict::Wait(wait)) => Some((wait.until, wait.because.to_string())),
         }
+    }
+
+    /// Asks the gate with the key whose turn it is. Where limits count by key, another one may go
+    /// that has room; else the wait that ends first is told.
+    fn check_keys(&mut self, now: Now, bucket: BucketId, need: Weights) -> (usize, Verdict) {
+        let project = &self.projects[&self.lanes[&bucket].project];
+        let turns = project.turns(now);
+        let by_key = self.gate.counts_by_key(bucket);
+        let mut soonest: Option<(usize, Verdict)> = None;
+        for key in turns {
+            let verdict = self.gate.check(&ask(bucket, key, need), now);
+            let sooner = match (&soonest, &verdict) {
+                (Some((_, Verdict::Wait(known))), Verdict::Wait(wait)) => wait.until < known.until,
+                _ => true,
+            };
+            let wait = matches!(verdict, Verdict::Wait(_));
+            if sooner {
+                soonest = Some((key, verdict));
+            }
+            if !(by_key && wait) {
+                break;
+            }
+        }
+        soonest.expect("a project that is not hindered has a key that is not set aside")
     }
 
     /// The next item of a lane in order, without taking it.
@@ -177,16 +202,16 @@ impl Engine {
         bucket: BucketId,
         batch: BatchId,
         item: QueuedItem,
-        est: Weights,
+        (key, est): (usize, Weights),
     ) -> NewAttempt {
         let id = self.next_attempt;
         self.next_attempt = AttemptId(id.0 + 1);
-        let day_lo = self.gate.reserve(id, bucket, est, now);
+        let day_lo = self.gate.reserve(id, &ask(bucket, key, est), now);
         let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
         lane.in_flight += 1;
         let project_id = lane.project;
         let project = self.projects.get_mut(&project_id).expect("a lane has a project");
-        let key = project.take_turn(id, now);
+        project.take_turn(id, key, now);
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
         job.open += 1;
         let attempt = NewAttempt {
@@ -314,8 +339,17 @@ impl Project {
         None
     }
 
-    /// Counts one start and says which key it uses: the next healthy one, round robin.
-    fn take_turn(&mut self, id: AttemptId, now: Now) -> usize {
+    /// The keys that are not set aside, in the order of their turns.
+    fn turns(&self, now: Now) -> Vec<usize> {
+        let count = self.keys.len();
+        let healthy = |key: &usize| {
+            self.keys[*key].aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
+        };
+        (0..count).map(|step| (self.next_key + step) % count).filter(healthy).collect()
+    }
+
+    /// Counts one start with a key.
+    fn take_turn(&mut self, id: AttemptId, key: usize, now: Now) {
         if self.second.until(now.boot) >= 1_000 {
             self.second = now.boot;
             self.started = 0;
@@ -325,14 +359,7 @@ impl Project {
         if !self.link.proven {
             self.link.probe = Some(id);
         }
-        let count = self.keys.len();
-        let healthy = |key: &usize| {
-            self.keys[*key].aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
-        };
-        let turn = (0..count).map(|step| (self.next_key + step) % count);
-        let key = turn.into_iter().find(healthy).unwrap_or(self.next_key % count);
-        self.next_key = (key + 1) % count;
-        key
+        self.next_key = (key + 1) % self.keys.len();
     }
 }
 
@@ -341,6 +368,16 @@ fn open_end(now: Now) -> BootMs {
     now.boot.plus(caps::TICK_MAX_MS)
 }
 
+fn ask(bucket: BucketId, key: usize, need: Weights) -> Ask {
+    let key = KeyId(u32::try_from(key).unwrap_or(u32::MAX));
+    Ask { bucket, key, class: Class::Batch, need }
+}
+
 fn weights(item: &QueuedItem) -> Weights {
-    Weights { requests: 1, input_tokens: item.input_tokens, images: item.images }
+    Weights {
+        requests: 1,
+        input_tokens: item.input_tokens,
+        images: item.images,
+        ..Weights::default()
+    }
 }

@@ -16,7 +16,7 @@ use crate::formats::InDoubt;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::day::{DAY_EDGE_MS, DayCharge};
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
-use crate::gate::units::{BootMs, Metric, Now, UnixMs};
+use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::store::{
     AttemptEnd, EndedAttempt, GroupSetup, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup,
@@ -222,7 +222,7 @@ fn add_project(
         for model in setup.models {
             models.insert(model, Route::Bucket { id, limits: limits.clone() });
         }
-        engine.gate.define(id, setup.limits, day.clone());
+        engine.gate.define(id, ProjectId(ids.id), setup.limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
     for model in names(project) {
@@ -267,12 +267,12 @@ async fn restore(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), S
     let back = engine.gate.longest_window_ms() + LONGEST_ATTEMPT_MS;
     for attempt in reader.attempts_back(now, back).await? {
         let u = bound_now(&attempt, now);
-        engine.gate.restore(attempt.id, attempt.bucket_id, attempt.weights, u);
+        engine.gate.restore(attempt.id, attempt.bucket_id, None, attempt.weights, u);
     }
     // A start has ended these before; they are there in a look beside no daemon.
     for attempt in reader.open_attempts().await? {
         let u = now.boot.plus(DELTA_MS);
-        engine.gate.restore(attempt.id, attempt.bucket_id, attempt.est, u);
+        engine.gate.restore(attempt.id, attempt.bucket_id, None, attempt.est, u);
         if let Ok(day) = attempt.day_lo.parse() {
             let charge = DayCharge { lo: day, hi: day };
             engine.gate.restore_day(attempt.bucket_id, charge, attempt.est);

@@ -6,8 +6,9 @@ use chrono::NaiveDate;
 
 use crate::calendar::QuotaDay;
 use crate::formats::{Dialect, InDoubt};
-use crate::gate::admit::{BucketId, LimitState};
+use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
+use crate::gate::verdict::LimitState;
 use crate::gate::window::AttemptId;
 use crate::store::{Batch, BatchId, ItemState, NewAttempt, QueuedItem, Settlement, StoreError};
 use crate::upstream::Report;
@@ -372,6 +373,10 @@ pub struct BucketView {
     pub blocked: Option<(UnixMs, String)>,
     /// Whether its limits are not known yet.
     pub learning: bool,
+    /// What somebody else uses of its quota, in thousandths.
+    pub others_permille: Option<u64>,
+    /// Whether batch requests keep a distance from one another.
+    pub paced: bool,
 }
 
 /// A project as reports show it.

@@ -1,12 +1,18 @@
 //! All dimensions at once: one gate over every bucket.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use super::day::{DAY_GRACE_MS, DayCharge, DayUse};
-use super::limits::{Limit, Window};
-use super::units::{BootMs, Metric, Now, UnixMs, Weights};
-use super::window::{AttemptId, DELTA_MS, GAMMA_MS, Occupancy};
+use chrono::NaiveDate;
+
+use super::block::Block;
+use super::day::{DayCharge, DayEdges, opening};
+use super::learn::Trust;
+use super::limits::{Limit, MINUTE_MS};
+use super::space::{Reading, Space, View};
+use super::spaces::Spaces;
+use super::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
+use super::verdict::{Ask, Because, Explanation, LimitState, Never, Requirement, Verdict, Wait};
+use super::window::{AttemptId, GAMMA_MS, Holder};
 use crate::calendar::QuotaDay;
 
 /// Identifies a bucket: (project, quota group), the row id of the `bucket` table.
@@ -16,117 +22,41 @@ use crate::calendar::QuotaDay;
 #[serde(transparent)]
 pub struct BucketId(pub i64);
 
-/// The answer to "may this go now?".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Every limit has room.
-    Fits,
-    /// Not now.
-    Wait(Wait),
-    /// At no time: the request is larger than a limit.
-    Never(Never),
-}
-
-/// A "not now", with its end and its reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// The earliest instant at which it may fit, from all that is known now.
-    pub until: BootMs,
-    /// What stands in the way; of several, the one that lasts longest.
-    pub because: Because,
-}
-
-/// What stands in the way of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Because {
-    /// A limit has too little room.
-    Limit {
-        /// `rpm`, `tpm` …
-        dimension: &'static str,
-        /// What the request needs.
-        needs: u64,
-        /// What is free.
-        free: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// The provider said no, or the bucket waits for a proof that it says yes again.
-    Blocked {
-        /// In words.
-        reason: String,
-    },
-}
-
-impl fmt::Display for Because {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Limit { dimension, needs, free, limit } => {
-                write!(f, "{dimension}: needs {needs}, {free} of {limit} free")
-            }
-            Self::Blocked { reason } => f.write_str(reason),
-        }
-    }
-}
-
-/// A request that no amount of waiting lets through.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "needs {needs} of {dimension}, and the limit is {limit} ({source_name}): it can never be sent"
-)]
-pub struct Never {
-    /// `rpm`, `tpm` …
-    pub dimension: &'static str,
-    /// What the request needs.
-    pub needs: u64,
-    /// The limit.
-    pub limit: u64,
-    /// Who set the limit.
-    pub source_name: String,
-}
-
-/// One limit as it stands, for reports; the same numbers that admission uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitState {
-    /// The limit.
-    pub limit: Limit,
-    /// What counts against it, reservations included.
-    pub used: u64,
-    /// Of that, what open attempts hold.
-    pub reserved: u64,
-    /// What is left.
-    pub free: u64,
-    /// When the next part of a rolling window frees, `None` when of nothing in it the end is known;
-    /// of a quota day always its end.
-    pub next_free: Option<UnixMs>,
-}
-
 /// Every bucket's occupancy, and the one place that says yes.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    buckets: BTreeMap<BucketId, Bucket>,
-    attempts: BTreeMap<AttemptId, Open>,
+    pub(super) buckets: BTreeMap<BucketId, Bucket>,
+    owners: BTreeMap<ProjectId, Owner>,
+    pub(super) attempts: BTreeMap<AttemptId, Open>,
+    /// Buckets that turned out to be others: their requests count there.
+    aliases: BTreeMap<BucketId, BucketId>,
+}
+
+/// What a project's buckets have in common.
+#[derive(Clone, Debug, Default)]
+struct Owner {
+    shared: Option<Spaces>,
+    edges: DayEdges,
 }
 
 #[derive(Clone, Debug)]
-struct Bucket {
-    rolling: Vec<(Limit, Occupancy)>,
-    daily: Vec<Limit>,
-    days: DayUse,
-    block: Option<Block>,
+pub(super) struct Bucket {
+    pub(super) project: ProjectId,
+    pub(super) spaces: Spaces,
+    /// The limits as configured or set, before anything was learned.
+    pub(super) stated: Vec<Limit>,
+    pub(super) trust: Trust,
+    pub(super) block: Option<Block>,
+    /// When the last batch request was reserved, and the last interactive one.
+    pub(super) last_batch: Option<BootMs>,
+    pub(super) last_interactive: Option<BootMs>,
 }
 
-#[derive(Clone, Debug)]
-struct Block {
-    until: BootMs,
-    reason: String,
-    canary: Option<AttemptId>,
-}
-
-#[derive(Clone, Debug)]
-struct Open {
-    bucket: BucketId,
-    u: Option<BootMs>,
-    day_lo: chrono::NaiveDate,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub(super) ask: Ask,
+    pub(super) u: Option<BootMs>,
+    pub(super) day_lo: NaiveDate,
 }
 
 impl Gate {
@@ -134,25 +64,116 @@ impl Gate {
     ///
     /// # Panics
     /// When the bucket is defined already.
-    pub fn define(&mut self, id: BucketId, limits: Vec<Limit>, day: QuotaDay) {
-        let mut bucket =
-            Bucket { rolling: Vec::new(), daily: Vec::new(), days: DayUse::new(day), block: None };
-        for limit in limits {
-            match limit.window {
-                Window::Rolling { ms } => bucket.rolling.push((limit, Occupancy::new(ms))),
-                Window::Day => bucket.daily.push(limit),
-            }
-        }
+    pub fn define(&mut self, id: BucketId, project: ProjectId, limits: Vec<Limit>, day: QuotaDay) {
+        self.owners.entry(project).or_default();
+        let bucket = Bucket {
+            project,
+            spaces: Spaces::new(limits.clone(), day),
+            stated: limits,
+            trust: Trust::default(),
+            block: None,
+            last_batch: None,
+            last_interactive: None,
+        };
         let previous = self.buckets.insert(id, bucket);
         assert!(previous.is_none(), "bucket {id:?} defined twice");
     }
 
-    /// Whether a request of weight `need` may go at `now`. Changes nothing that counts.
+    /// Defines the limits that all buckets of a project share, such as what it may spend; none
+    /// takes them away. What was sent before this counts only in those that were there.
+    pub fn share(&mut self, project: ProjectId, limits: Vec<Limit>, day: QuotaDay, now: Now) {
+        let open = self.open_in(|bucket| bucket.project == project);
+        let owner = self.owners.entry(project).or_default();
+        match &mut owner.shared {
+            None if limits.is_empty() => {}
+            Some(shared) => shared.redefine(limits, &open, now),
+            shared @ None => {
+                let mut spaces = Spaces::new(limits, day);
+                spaces.enter_open(&open);
+                *shared = Some(spaces);
+            }
+        }
+    }
+
+    /// Replaces a bucket's limits at once. Nothing is revoked: what is above a lower limit drains.
+    /// What was learned about a limit stays, as far as it still applies.
     ///
     /// # Panics
     /// When the bucket is not defined.
-    pub fn check(&mut self, bucket: BucketId, need: &Weights, now: Now) -> Verdict {
-        self.bucket(bucket).check(need, now)
+    pub fn redefine(&mut self, id: BucketId, limits: Vec<Limit>, now: Now) {
+        self.bucket(id).stated = limits;
+        self.apply(id, now);
+    }
+
+    /// Puts the limits in force that follow from what is stated and what was learned.
+    pub(super) fn apply(&mut self, id: BucketId, now: Now) {
+        let id = self.root(id);
+        let open = self.open_in_bucket(id);
+        let bucket = self.buckets.get_mut(&id).expect("a root is defined");
+        let limits = bucket.trust.overlay(&bucket.stated);
+        bucket.spaces.redefine(limits, &open, now);
+    }
+
+    /// What is known of the provider's clock, for the days of a project.
+    pub fn set_day_edges(&mut self, project: ProjectId, edges: DayEdges) {
+        self.owners.entry(project).or_default().edges = edges;
+    }
+
+    /// Whether the request may go at `now`. Changes nothing that counts.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn check(&mut self, ask: &Ask, now: Now) -> Verdict {
+        let mut longest: Option<Wait> = None;
+        let mut note = |until: BootMs, because: &dyn Fn() -> Because| {
+            if longest.as_ref().is_none_or(|known| known.until < until) {
+                longest = Some(Wait { until, because: because() });
+            }
+        };
+        let bucket = self.bucket(ask.bucket);
+        if let Some((until, reason)) = bucket.blocked_at(now) {
+            note(until, &|| Because::Blocked { reason: reason.to_owned() });
+        }
+        if let Some((until, gap_ms)) = bucket.paced_at(ask.class, now) {
+            note(until, &|| Because::Paced { gap_ms });
+        }
+        let mut never = None;
+        self.read_each(ask, now, &mut |space, index, reading| {
+            let limit = &space.meters[index].limit;
+            let needs = ask.need.get(limit.metric);
+            if needs > limit.value && limit.says_never() {
+                never.get_or_insert_with(|| too_large(limit, needs));
+            } else if let Some(until) = reading.until {
+                note(until, &|| short_of(limit, needs, reading));
+            }
+        });
+        match (never, longest) {
+            (Some(never), _) => Verdict::Never(never),
+            (None, Some(wait)) => Verdict::Wait(wait),
+            (None, None) => Verdict::Fits,
+        }
+    }
+
+    /// What the request needs and what is there: the numbers that [`Gate::check`] decides by.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn explain(&mut self, ask: &Ask, now: Now) -> Explanation {
+        let verdict = self.check(ask, now);
+        let root = self.root(ask.bucket);
+        let states = self.states(root, Some(ask.key), now);
+        let mut states = states.into_iter();
+        let mut needs = Vec::new();
+        self.read_each(ask, now, &mut |space, index, reading| {
+            let state = states.next().expect("a state for each limit, in the same order");
+            let need = ask.need.get(state.limit.metric);
+            if need > 0 {
+                let over = reading.used.saturating_add(need).saturating_sub(reading.usable);
+                let leaving = space.leaving(index, over);
+                needs.push(Requirement { state, needs: need, fits_at: reading.until, leaving });
+            }
+        });
+        Explanation { verdict, needs }
     }
 
     /// Takes the room for an attempt from every limit and returns the first quota day that it may
@@ -160,25 +181,34 @@ impl Gate {
     ///
     /// # Panics
     /// When the attempt is known already.
-    pub fn reserve(
-        &mut self,
-        id: AttemptId,
-        bucket_id: BucketId,
-        need: Weights,
-        now: Now,
-    ) -> chrono::NaiveDate {
-        let bucket = self.bucket(bucket_id);
-        for (limit, occupancy) in &mut bucket.rolling {
-            occupancy.enter(id, need.get(limit.metric));
-        }
-        let day_lo = bucket.days.first_day(now);
-        bucket.days.enter(id, need);
+    pub fn reserve(&mut self, id: AttemptId, ask: &Ask, now: Now) -> NaiveDate {
+        let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
+        self.each(&ask, &mut |space| space.enter(&ask.need));
+        let edges = self.edges(ask.bucket);
+        let bucket = self.bucket(ask.bucket);
+        let day_lo = bucket.spaces.all.days.first_day(now, edges);
         if let Some(block) = &mut bucket.block {
             block.canary = Some(id);
         }
-        let previous = self.attempts.insert(id, Open { bucket: bucket_id, u: None, day_lo });
+        match ask.class {
+            Class::Batch => bucket.last_batch = Some(now.boot),
+            Class::Interactive => bucket.last_interactive = Some(now.boot),
+        }
+        self.recover(&ask, now);
+        let open = Open { ask, u: None, day_lo };
+        let previous = self.attempts.insert(id, open);
         assert!(previous.is_none(), "attempt {id:?} reserved twice");
         day_lo
+    }
+
+    /// Learns that the transport has taken the attempt's last byte: the provider counts it within
+    /// the time that bytes can be under way.
+    ///
+    /// # Panics
+    /// When the books in memory contradict themselves.
+    pub fn flushed(&mut self, id: AttemptId, now: Now) {
+        let delta_ms = self.delta_of(id);
+        self.bound(id, now.boot.plus(delta_ms));
     }
 
     /// Learns that the provider has counted the attempt by `u` at the latest. A later bound than
@@ -192,10 +222,8 @@ impl Gate {
             return;
         }
         let previous = open.u.replace(u);
-        let bucket = open.bucket;
-        for (_, occupancy) in &mut self.bucket(bucket).rolling {
-            occupancy.bound(id, previous, u);
-        }
+        let ask = open.ask;
+        self.each(&ask, &mut |space| space.bound(id, &ask.need, previous, u));
     }
 
     /// Ends an attempt that reached the provider: its weight becomes what was really used. Returns
@@ -212,15 +240,23 @@ impl Gate {
         actual: Weights,
         now: Now,
     ) -> Option<(BootMs, DayCharge)> {
-        self.bound(id, now.boot.plus(DELTA_MS));
+        let end = now.boot.plus(self.delta_of(id));
+        self.bound(id, end);
         let open = self.attempts.remove(&id)?;
         let u = open.u.expect("a bound was just set");
-        let bucket = self.bucket(open.bucket);
-        for (limit, occupancy) in &mut bucket.rolling {
-            occupancy.reweigh(id, u, actual.get(limit.metric));
-        }
-        let charge = bucket.days.settle(id, open.day_lo, now.wall_at(u), actual);
+        let edges = self.edges(open.ask.bucket);
+        let days = &mut self.bucket(open.ask.bucket).spaces.all.days;
+        let hi = days.last_day(now.wall_at(u), edges).max(open.day_lo);
+        days.forget_before(now);
+        let charge = DayCharge { lo: open.day_lo, hi };
+        self.each(&open.ask, &mut |space| {
+            space.settle(id, (&open.ask.need, &actual), u, end);
+            space.days.charge(charge, &actual);
+        });
+        let short = actual.input_tokens.saturating_sub(open.ask.need.input_tokens);
+        let bucket = self.bucket(open.ask.bucket);
         bucket.forget_canary(id);
+        bucket.overrun(short);
         Some((u, charge))
     }
 
@@ -230,88 +266,64 @@ impl Gate {
     /// When the books in memory contradict themselves.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
-        let bucket = self.bucket(open.bucket);
-        for (_, occupancy) in &mut bucket.rolling {
-            occupancy.remove(id, open.u);
-        }
-        bucket.days.remove(id);
-        bucket.forget_canary(id);
-    }
-
-    /// Shuts a bucket until `until`; then one request goes first, and the rest wait until
-    /// [`Gate::unblock`] says that it was answered. A longer block stays.
-    ///
-    /// # Panics
-    /// When the bucket is not defined.
-    pub fn block(&mut self, bucket: BucketId, until: BootMs, reason: String) {
-        let block = &mut self.bucket(bucket).block;
-        if block.as_ref().is_none_or(|known| known.until < until) {
-            *block = Some(Block { until, reason, canary: None });
-        }
-    }
-
-    /// Opens the attempt's bucket if the attempt is the one that went first after a block: the
-    /// provider said yes to it. Any other was sent before the block and proves nothing, and neither
-    /// does one that a new block overtook. To be told before [`Gate::settle`].
-    ///
-    /// # Panics
-    /// When the books in memory contradict themselves.
-    pub fn unblock(&mut self, id: AttemptId) {
-        let Some(open) = self.attempts.get(&id) else { return };
-        let bucket = open.bucket;
-        let bucket = self.bucket(bucket);
-        if bucket.block.as_ref().is_some_and(|block| block.canary == Some(id)) {
-            bucket.block = None;
-        }
-    }
-
-    /// Why and until when the provider's own no shuts the bucket, if it does.
-    #[must_use]
-    pub fn blocked(&self, bucket: BucketId) -> Option<(BootMs, &str)> {
-        let block = self.buckets.get(&bucket)?.block.as_ref()?;
-        Some((block.until, &block.reason))
+        self.each(&open.ask, &mut |space| space.discard(id, &open.ask.need, open.u));
+        self.bucket(open.ask.bucket).forget_canary(id);
     }
 
     /// Enters an attempt of the ledger at start: it counts until `u`, whatever was done before.
-    pub fn restore(&mut self, id: AttemptId, bucket: BucketId, weights: Weights, u: BootMs) {
-        let Some(bucket) = self.buckets.get_mut(&bucket) else { return };
-        for (limit, occupancy) in &mut bucket.rolling {
-            let weight = weights.get(limit.metric);
-            if weight > 0 {
-                occupancy.enter(id, weight);
-                occupancy.bound(id, None, u);
-            }
+    pub fn restore(
+        &mut self,
+        id: AttemptId,
+        bucket: BucketId,
+        key: Option<KeyId>,
+        weights: Weights,
+        u: BootMs,
+    ) {
+        let place = Ask {
+            bucket: self.root(bucket),
+            key: key.unwrap_or(KeyId(u32::MAX)),
+            class: Class::Batch,
+            need: weights,
+        };
+        if self.buckets.contains_key(&place.bucket) {
+            self.each(&place, &mut |space| space.restore(Holder::Attempt(id), &weights, u));
         }
     }
 
     /// Enters a day's sum of the ledger at start.
     pub fn restore_day(&mut self, bucket: BucketId, charge: DayCharge, weights: Weights) {
-        if let Some(bucket) = self.buckets.get_mut(&bucket) {
-            bucket.days.charge(charge, weights);
+        let root = self.root(bucket);
+        let Some(bucket) = self.buckets.get_mut(&root) else { return };
+        bucket.spaces.all.days.charge(charge, &weights);
+        let project = bucket.project;
+        if let Some(shared) = &mut self.owners.entry(project).or_default().shared {
+            shared.all.days.charge(charge, &weights);
         }
     }
 
     /// Whether `weight` is all that a limit of the bucket allows of `metric` at once.
     #[must_use]
     pub fn takes_all(&self, bucket: BucketId, metric: Metric, weight: u64) -> bool {
-        let Some(bucket) = self.buckets.get(&bucket) else { return false };
-        let limits = bucket.rolling.iter().map(|(limit, _)| limit).chain(&bucket.daily);
-        limits.into_iter().any(|limit| limit.metric == metric && weight >= limit.value)
+        let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return false };
+        let mut limits = bucket.spaces.all.meters.iter().map(|meter| &meter.limit);
+        limits.any(|limit| limit.metric == metric && weight >= limit.value)
+    }
+
+    /// Whether some limit of the bucket counts each key by itself.
+    #[must_use]
+    pub fn counts_by_key(&self, bucket: BucketId) -> bool {
+        let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return false };
+        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
+        bucket.spaces.counts_by_key() || shared.is_some_and(Spaces::counts_by_key)
     }
 
     /// The longest rolling window of any bucket, in milliseconds: how far back the ledger matters.
     #[must_use]
     pub fn longest_window_ms(&self) -> u64 {
-        self.buckets
-            .values()
-            .flat_map(|bucket| &bucket.rolling)
-            .map(|(limit, _)| match limit.window {
-                Window::Rolling { ms } => ms,
-                Window::Day => 0,
-            })
-            .max()
-            .unwrap_or(0)
-            + GAMMA_MS
+        let buckets = self.buckets.values().map(|bucket| &bucket.spaces);
+        let shared = self.owners.values().filter_map(|owner| owner.shared.as_ref());
+        let longest = buckets.chain(shared).map(Spaces::longest_window_ms).max();
+        longest.unwrap_or(0).max(MINUTE_MS) + GAMMA_MS
     }
 
     /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
@@ -320,146 +332,137 @@ impl Gate {
     /// # Panics
     /// When the bucket is not defined.
     pub fn day_end(&mut self, bucket: BucketId, now: Now) -> (UnixMs, UnixMs) {
-        let end = UnixMs::from(self.bucket(bucket).days.span(now.wall).end);
-        (end, end.plus(DAY_GRACE_MS))
+        let edges = self.edges(bucket);
+        let end = UnixMs::from(self.bucket(bucket).spaces.all.days.today(now, edges).end);
+        (end, opening(end, edges))
     }
 
-    /// Every limit of a bucket as it stands.
+    /// Every limit of a bucket as it stands: its own, those of each key of it that was used, and
+    /// those that all buckets of its project share.
     ///
     /// # Panics
     /// When the bucket is not defined.
     pub fn state(&mut self, bucket: BucketId, now: Now) -> Vec<LimitState> {
-        self.bucket(bucket).state(now)
+        let root = self.root(bucket);
+        self.states(root, None, now)
     }
 
-    fn bucket(&mut self, id: BucketId) -> &mut Bucket {
+    /// The bucket in which requests of `id` count: `id` itself, unless it was merged.
+    #[must_use]
+    pub fn root(&self, id: BucketId) -> BucketId {
+        self.aliases.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Learns that two buckets are one quota: requests of `from` count in `into` from now on, with
+    /// all that `from` holds.
+    ///
+    /// # Panics
+    /// When a bucket is not defined.
+    pub fn merge(&mut self, from: BucketId, into: BucketId, now: Now) {
+        let (from, into) = (self.root(from), self.root(into));
+        if from == into {
+            return;
+        }
+        let open = self.open_in_bucket(from);
+        let gone = self.buckets.remove(&from).expect("every bucket in use is defined at start");
+        for open in self.attempts.values_mut().filter(|open| open.ask.bucket == from) {
+            open.ask.bucket = into;
+        }
+        for target in self.aliases.values_mut().filter(|target| **target == from) {
+            *target = into;
+        }
+        self.aliases.insert(from, into);
+        self.bucket(into).spaces.absorb(&gone.spaces, &open, now);
+        let until = gone.block.map(|block| (block.until, block.reason));
+        if let Some((until, reason)) = until {
+            self.block(into, until, reason);
+        }
+    }
+
+    pub(super) fn bucket(&mut self, id: BucketId) -> &mut Bucket {
+        let id = self.root(id);
         self.buckets.get_mut(&id).expect("every bucket in use is defined at start")
     }
-}
 
-impl Bucket {
-    fn check(&mut self, need: &Weights, now: Now) -> Verdict {
-        let limits = self.rolling.iter().map(|(limit, _)| limit).chain(&self.daily);
-        for limit in limits {
-            let needs = need.get(limit.metric);
-            if needs > limit.value {
-                return Verdict::Never(Never {
-                    dimension: limit.dimension(),
-                    needs,
-                    limit: limit.value,
-                    source_name: limit.source.to_string(),
-                });
+    pub(super) fn edges(&self, bucket: BucketId) -> DayEdges {
+        let project = self.buckets.get(&self.root(bucket)).map(|bucket| bucket.project);
+        let owner = project.and_then(|project| self.owners.get(&project));
+        owner.map(|owner| owner.edges).unwrap_or_default()
+    }
+
+    fn delta_of(&self, id: AttemptId) -> u64 {
+        let bucket = self.attempts.get(&id).and_then(|open| self.buckets.get(&open.ask.bucket));
+        bucket.map_or(super::window::DELTA_MS, |bucket| bucket.trust.delta_ms())
+    }
+
+    fn open_in(&self, holds: impl Fn(&Bucket) -> bool) -> Vec<(AttemptId, Open)> {
+        let within = |open: &Open| self.buckets.get(&open.ask.bucket).is_some_and(&holds);
+        let open = self.attempts.iter().filter(|(_, open)| within(open));
+        open.map(|(id, open)| (*id, *open)).collect()
+    }
+
+    fn open_in_bucket(&self, bucket: BucketId) -> Vec<(AttemptId, Open)> {
+        let open = self.attempts.iter().filter(|(_, open)| open.ask.bucket == bucket);
+        open.map(|(id, open)| (*id, *open)).collect()
+    }
+
+    /// Every space in which the request counts.
+    fn each(&mut self, ask: &Ask, act: &mut dyn FnMut(&mut Space)) {
+        let bucket = self.buckets.get_mut(&ask.bucket).expect("a root is defined");
+        let project = bucket.project;
+        bucket.spaces.each(ask.key, act);
+        if let Some(shared) = self.owners.get_mut(&project).and_then(|it| it.shared.as_mut()) {
+            shared.each(ask.key, act);
+        }
+    }
+
+    fn read_each(&mut self, ask: &Ask, now: Now, act: &mut dyn FnMut(&mut Space, usize, Reading)) {
+        let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
+        let edges = self.edges(ask.bucket);
+        let delta_ms = self.bucket(ask.bucket).trust.delta_ms();
+        let view = View { now, edges, delta_ms };
+        self.each(&ask, &mut |space| {
+            for index in 0..space.meters.len() {
+                let needs = ask.need.get(space.meters[index].limit.metric);
+                let reading = space.read(index, needs, view);
+                act(space, index, reading);
             }
-        }
-        let mut longest: Option<Wait> = None;
-        let waits = self.block_wait(now).into_iter();
-        let waits = waits.chain(self.rolling_waits(need, now)).collect::<Vec<_>>();
-        for wait in waits.into_iter().chain(self.daily_waits(need, now)) {
-            if longest.as_ref().is_none_or(|known| known.until < wait.until) {
-                longest = Some(wait);
-            }
-        }
-        longest.map_or(Verdict::Fits, Verdict::Wait)
+        });
     }
 
-    fn block_wait(&self, now: Now) -> Option<Wait> {
-        let block = self.block.as_ref()?;
-        let until = if block.until > now.boot {
-            block.until
-        } else if block.canary.is_some() {
-            now.boot.plus(DELTA_MS)
-        } else {
-            return None;
-        };
-        Some(Wait { until, because: Because::Blocked { reason: block.reason.clone() } })
-    }
-
-    fn rolling_waits(&mut self, need: &Weights, now: Now) -> Vec<Wait> {
-        let mut waits = Vec::new();
-        for (limit, occupancy) in &mut self.rolling {
-            let used = occupancy.used(now);
-            let needs = need.get(limit.metric);
-            let total = used.saturating_add(needs);
-            if needs > 0 && total > limit.value {
-                let until = occupancy.frees_at(total - limit.value, now);
-                waits.push(Wait { until, because: short_of(limit, used, needs) });
-            }
-        }
-        waits
-    }
-
-    fn daily_waits(&mut self, need: &Weights, now: Now) -> Vec<Wait> {
-        if self.daily.is_empty() {
-            return Vec::new();
-        }
-        let today = self.days.span(now.wall);
-        let start = UnixMs::from(today.start);
-        let yesterday = (start.until(now.wall) < DAY_GRACE_MS)
-            .then(|| self.days.span(start.minus(1)))
-            .map(|span| span.key);
-        let mut waits = Vec::new();
-        for limit in &self.daily {
-            let needs = need.get(limit.metric);
-            let full = |key| self.days.used(key, limit.metric).saturating_add(needs) > limit.value;
-            let opens = if needs > 0 && full(today.key) {
-                self.days.room_after(&today, limit, needs).plus(DAY_GRACE_MS)
-            } else if needs > 0 && yesterday.is_some_and(full) {
-                start.plus(DAY_GRACE_MS)
-            } else {
-                continue;
-            };
-            let used = self.days.used(today.key, limit.metric);
-            waits.push(Wait { until: now.boot_at(opens), because: short_of(limit, used, needs) });
-        }
-        waits
-    }
-
-    fn state(&mut self, now: Now) -> Vec<LimitState> {
+    /// The state of every limit, in the order in which [`Gate::read_each`] reads them for `key`;
+    /// without one, of every key.
+    fn states(&mut self, root: BucketId, key: Option<KeyId>, now: Now) -> Vec<LimitState> {
+        let edges = self.edges(root);
+        let bucket = self.buckets.get_mut(&root).expect("every bucket is defined at start");
+        let view = View { now, edges, delta_ms: bucket.trust.delta_ms() };
         let mut states = Vec::new();
-        for (limit, occupancy) in &mut self.rolling {
-            let used = occupancy.used(now);
-            states.push(LimitState {
-                limit: limit.clone(),
-                used,
-                reserved: occupancy.reserved(),
-                free: limit.value.saturating_sub(used),
-                next_free: occupancy.next_expiry().map(|at| now.wall_at(at)),
-            });
+        bucket.spaces.states(key, view, false, &mut states);
+        for state in &mut states {
+            state.provider_allows = bucket.trust.allows_more(&state.limit);
         }
-        let today = self.days.span(now.wall);
-        for limit in &self.daily {
-            let used = self.days.used(today.key, limit.metric);
-            states.push(LimitState {
-                limit: limit.clone(),
-                used,
-                reserved: self.days.reserved(limit.metric),
-                free: limit.value.saturating_sub(used),
-                next_free: Some(UnixMs::from(today.end)),
-            });
+        let project = bucket.project;
+        if let Some(shared) = self.owners.get_mut(&project).and_then(|it| it.shared.as_mut()) {
+            shared.states(key, view, true, &mut states);
         }
         states
     }
-
-    fn forget_canary(&mut self, id: AttemptId) {
-        if let Some(block) = &mut self.block
-            && block.canary == Some(id)
-        {
-            block.canary = None;
-        }
-    }
 }
 
-fn short_of(limit: &Limit, used: u64, needs: u64) -> Because {
+fn short_of(limit: &Limit, needs: u64, reading: Reading) -> Because {
     Because::Limit {
         dimension: limit.dimension(),
         needs,
-        free: limit.value.saturating_sub(used),
-        limit: limit.value,
+        free: reading.usable.saturating_sub(reading.used),
+        limit: reading.usable,
     }
 }
 
-/// The metrics a limit of this bucket can count, for callers that clamp an estimate.
-#[must_use]
-pub fn smallest_limit(limits: &[Limit], metric: Metric) -> Option<&Limit> {
-    limits.iter().filter(|limit| limit.metric == metric).min_by_key(|limit| limit.value)
+fn too_large(limit: &Limit, needs: u64) -> Never {
+    Never {
+        dimension: limit.dimension(),
+        needs,
+        limit: limit.value,
+        source_name: limit.source.to_string(),
+    }
 }

@@ -1,22 +1,24 @@
 //! Use by quota day: never reset, only keyed by another day.
 //!
-//! An attempt is charged to every quota day that it may have been counted on. While it is open that
-//! is every day up to the present one.
+//! An attempt is charged to every quota day that it may have been counted on, by the provider's
+//! clock as far as that is known. While it is open that is every day up to the present one.
 
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 
-use super::limits::Limit;
-use super::units::{Metric, Now, UnixMs, Weights};
-use super::window::AttemptId;
+use super::units::{Metric, Now, Sums, UnixMs, Weights};
 use crate::calendar::{DaySpan, QuotaDay};
 
-/// How far the provider's clock may be from ours at a day's edge, in milliseconds.
+/// How far the provider's clock is taken to be from ours while nothing is known of it, in
+/// milliseconds.
 pub const DAY_EDGE_MS: u64 = 2_000;
 
 /// How long after a day's start a bucket stays shut when the day before had run out.
 pub const DAY_GRACE_MS: u64 = 30_000;
+
+/// Days of use that are kept around the present one.
+const DAYS_KEPT: u64 = 4;
 
 /// The quota days that one attempt is charged to, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +29,41 @@ pub struct DayCharge {
     pub hi: NaiveDate,
 }
 
+impl DayCharge {
+    /// Each of its days, at most 40: more would be a clock that lies.
+    fn days(self) -> impl Iterator<Item = NaiveDate> {
+        self.lo.iter_days().take_while(move |day| *day <= self.hi.max(self.lo)).take(40)
+    }
+}
+
+/// What is known of the day that the provider's clock shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayEdges {
+    /// The provider's clock minus ours is at least this, in milliseconds.
+    pub lo_ms: i64,
+    /// And at most this.
+    pub hi_ms: i64,
+    /// A day that has begun already, whatever our clock says: it was set back, and nothing was
+    /// heard from the provider since.
+    pub floor: Option<NaiveDate>,
+}
+
+impl Default for DayEdges {
+    fn default() -> Self {
+        let edge = i64::try_from(DAY_EDGE_MS).unwrap_or(i64::MAX);
+        Self { lo_ms: -edge, hi_ms: edge, floor: None }
+    }
+}
+
 /// Use by day of one bucket, for every metric, whether or not a limit asks.
 #[derive(Clone, Debug)]
 pub(super) struct DayUse {
     zone: QuotaDay,
     cached: Option<DaySpan>,
-    settled: BTreeMap<NaiveDate, Weights>,
-    open: BTreeMap<AttemptId, Weights>,
-    /// What all of `open` weighs together, by metric. Wider than any weight, so it comes out right.
-    reserved: BTreeMap<Metric, u128>,
+    settled: BTreeMap<NaiveDate, Sums>,
+    /// What others used, as a refusal showed.
+    others: BTreeMap<NaiveDate, Weights>,
+    open: Sums,
 }
 
 impl DayUse {
@@ -44,8 +72,8 @@ impl DayUse {
             zone,
             cached: None,
             settled: BTreeMap::new(),
-            open: BTreeMap::new(),
-            reserved: BTreeMap::new(),
+            others: BTreeMap::new(),
+            open: Sums::default(),
         }
     }
 
@@ -62,81 +90,120 @@ impl DayUse {
         }
     }
 
+    /// The latest day that it may be for the provider at `now`.
+    pub(super) fn today(&mut self, now: Now, edges: DayEdges) -> DaySpan {
+        let today = self.span(now.wall.moved(edges.hi_ms));
+        match edges.floor {
+            Some(floor) if floor > today.key => self.zone.span_of(floor),
+            _ => today,
+        }
+    }
+
     /// What counts against the day `key`: all that was charged to it and all that is open.
     pub(super) fn used(&self, key: NaiveDate, metric: Metric) -> u64 {
-        let settled = self.settled.get(&key).map_or(0, |weights| weights.get(metric));
-        settled.saturating_add(self.reserved(metric))
+        let settled = self.settled.get(&key).map_or(0, |sums| sums.get(metric));
+        let others = self.others.get(&key).map_or(0, |weights| weights.get(metric));
+        settled.saturating_add(others).saturating_add(self.reserved(metric))
     }
 
     /// What open attempts hold.
     pub(super) fn reserved(&self, metric: Metric) -> u64 {
-        let sum = self.reserved.get(&metric).copied().unwrap_or(0);
-        u64::try_from(sum).unwrap_or(u64::MAX)
+        self.open.get(metric)
+    }
+
+    /// When `needs` fits in every day that it may be counted on, by our clock; none when it fits
+    /// now.
+    pub(super) fn opens(
+        &mut self,
+        metric: Metric,
+        (needs, limit): (u64, u64),
+        now: Now,
+        edges: DayEdges,
+    ) -> Option<UnixMs> {
+        let today = self.today(now, edges);
+        let full = |key| self.used(key, metric).saturating_add(needs) > limit;
+        let open = |start| opening(UnixMs::from(start), edges);
+        if full(today.key) {
+            return Some(open(self.room_after(&today, metric, needs, limit).to_utc()));
+        }
+        let first = now.wall.moved(edges.lo_ms).minus(DAY_GRACE_MS).to_utc();
+        if first >= today.start {
+            return None;
+        }
+        let before = DayCharge { lo: self.zone.span_at(first).key, hi: today.key };
+        before.days().any(|key| key != today.key && full(key)).then(|| open(today.start))
     }
 
     /// The start of the first day after `today` in which `needs` fits: what was settled near the
     /// edge may have filled that day too. Open attempts are taken to end today.
-    pub(super) fn room_after(&self, today: &DaySpan, limit: &Limit, needs: u64) -> UnixMs {
+    fn room_after(&self, today: &DaySpan, metric: Metric, needs: u64, limit: u64) -> UnixMs {
         let mut next = self.zone.span_at(today.end);
-        let settled = |key| self.settled.get(&key).map_or(0, |sum| sum.get(limit.metric));
-        while settled(next.key).saturating_add(needs) > limit.value {
+        let settled = |key| self.settled.get(&key).map_or(0, |sums| sums.get(metric));
+        while settled(next.key).saturating_add(needs) > limit {
             next = self.zone.span_at(next.end);
         }
         UnixMs::from(next.start)
     }
 
     /// The first day an attempt reserved at `now` may count on.
-    pub(super) fn first_day(&self, now: Now) -> NaiveDate {
-        self.zone.span_at(now.wall.minus(DAY_EDGE_MS).to_utc()).key
+    pub(super) fn first_day(&mut self, now: Now, edges: DayEdges) -> NaiveDate {
+        self.span(now.wall.moved(edges.lo_ms)).key
     }
 
-    pub(super) fn enter(&mut self, id: AttemptId, weights: Weights) {
-        let previous = self.open.insert(id, weights);
-        assert!(previous.is_none(), "attempt {id:?} entered twice");
-        for metric in Metric::ALL {
-            *self.reserved.entry(metric).or_default() += u128::from(weights.get(metric));
-        }
+    /// The last day that something counted by `until` may count on.
+    pub(super) fn last_day(&mut self, until: UnixMs, edges: DayEdges) -> NaiveDate {
+        let day = self.span(until.moved(edges.hi_ms)).key;
+        edges.floor.map_or(day, |floor| floor.max(day))
     }
 
-    /// Charges a settled attempt to its days and returns them. `until` is the upper bound of the
-    /// instant at which it was counted.
-    pub(super) fn settle(
-        &mut self,
-        id: AttemptId,
-        lo: NaiveDate,
-        until: UnixMs,
-        actual: Weights,
-    ) -> DayCharge {
-        self.remove(id);
-        let hi = self.zone.span_at(until.plus(DAY_EDGE_MS).to_utc()).key.max(lo);
-        let charge = DayCharge { lo, hi };
-        self.charge(charge, actual);
-        charge
+    pub(super) fn enter(&mut self, weights: &Weights) {
+        self.open.add(weights);
     }
 
-    pub(super) fn remove(&mut self, id: AttemptId) {
-        let Some(weights) = self.open.remove(&id) else { return };
-        for metric in Metric::ALL {
-            let sum = self.reserved.entry(metric).or_default();
-            let rest = sum.checked_sub(u128::from(weights.get(metric)));
-            *sum = rest.expect("the sum covers every entry");
-        }
+    pub(super) fn leave(&mut self, weights: &Weights) {
+        self.open.subtract(weights);
     }
 
-    /// Adds what the ledger says was used, at start.
-    pub(super) fn charge(&mut self, charge: DayCharge, weights: Weights) {
-        let mut days = vec![charge.lo];
-        if charge.hi != charge.lo {
-            days.extend(charge.lo.iter_days().skip(1).take_while(|day| *day <= charge.hi));
+    /// Adds what was used, or what the ledger says was used, to its days.
+    pub(super) fn charge(&mut self, charge: DayCharge, weights: &Weights) {
+        for day in charge.days() {
+            self.settled.entry(day).or_default().add(weights);
         }
-        for day in days {
-            let sum = self.settled.entry(day).or_default();
-            sum.requests = sum.requests.saturating_add(weights.requests);
-            sum.input_tokens = sum.input_tokens.saturating_add(weights.input_tokens);
-            sum.images = sum.images.saturating_add(weights.images);
-        }
-        while self.settled.len() > 4 {
+        while self.settled.len() > 40 {
             self.settled.pop_first();
         }
     }
+
+    /// Takes over what another bucket used.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        for (day, sums) in &other.settled {
+            self.settled.entry(*day).or_default().join(sums);
+        }
+        self.others.extend(&other.others);
+    }
+
+    /// The end of the quota day `key`.
+    pub(super) fn end_of(&self, key: NaiveDate) -> UnixMs {
+        UnixMs::from(self.zone.span_of(key).end)
+    }
+
+    /// Forgets the days that are long over at `now`.
+    pub(super) fn forget_before(&mut self, now: Now) {
+        let oldest = self.span(now.wall).key;
+        if let Some(oldest) = oldest.checked_sub_days(chrono::Days::new(DAYS_KEPT)) {
+            self.settled.retain(|day, _| *day >= oldest);
+            self.others.retain(|day, _| *day >= oldest);
+        }
+    }
+
+    /// Notes that others used the rest of a day.
+    pub(super) fn fill(&mut self, day: NaiveDate, metric: Metric, weight: u64) {
+        self.others.insert(day, Weights::only(metric, weight));
+    }
+}
+
+/// When a bucket that had run out opens, by our clock: the day has begun for certain, and the
+/// grace is over.
+pub(super) fn opening(start: UnixMs, edges: DayEdges) -> UnixMs {
+    start.plus(DAY_GRACE_MS).moved(edges.lo_ms.saturating_neg())
 }

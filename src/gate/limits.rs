@@ -9,6 +9,9 @@ use super::units::Metric;
 /// One minute, the window of `rpm`, `tpm` and `ipm`.
 pub const MINUTE_MS: u64 = 60_000;
 
+/// The provider's window of what a project spends (ten minutes, since 2026-06-23).
+pub const SPEND_WINDOW_MS: u64 = 600_000;
+
 /// Over what a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Window {
@@ -19,6 +22,21 @@ pub enum Window {
     },
     /// The quota day of the project (`day.reset` in `day.zone`).
     Day,
+    /// No time at all: what is under way at once.
+    Concurrent,
+}
+
+/// Whose use a limit counts together.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All of the project's keys.
+    #[default]
+    Project,
+    /// Each key for itself.
+    Key,
 }
 
 /// Who says that a limit holds. A later variant beats an earlier one.
@@ -57,6 +75,8 @@ pub struct Limit {
     pub metric: Metric,
     /// Over what.
     pub window: Window,
+    /// Whose use counts together.
+    pub scope: Scope,
     /// At most this much.
     pub value: u64,
     /// Who says so.
@@ -64,8 +84,15 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// Whether a request that is larger than the limit is refused for good. What was only learned
+    /// may be wrong: such a request goes alone instead, and the provider decides.
+    #[must_use]
+    pub fn says_never(&self) -> bool {
+        self.source != Source::Learned
+    }
+
     /// The field's name of the limit: `rpm`, `tpm`, `rpd`, `tpd`, `ipm`; for any other pair the
-    /// metric's own word.
+    /// metric's own word, such as `spend` or `sessions`.
     #[must_use]
     pub fn dimension(&self) -> &'static str {
         match (self.metric, self.window) {
@@ -89,4 +116,10 @@ pub enum Allowance {
     },
     /// The model may be used within these limits; an empty list means unlimited.
     Limited(Vec<Limit>),
+}
+
+/// Of the limits of a metric the one with the smallest value, for callers that clamp an estimate.
+#[must_use]
+pub fn smallest_limit(limits: &[Limit], metric: Metric) -> Option<&Limit> {
+    limits.iter().filter(|limit| limit.metric == metric).min_by_key(|limit| limit.value)
 }

@@ -3,13 +3,20 @@
 //! Nothing here does I/O, reads a clock, draws a random number or iterates a hash map (wall A1):
 //! `now` is always an argument. The rules and their proofs are in `docs/admission.md`.
 //!
-//! [`admit::Gate`] is the way in; [`limits`] and [`units`] are the values it speaks in; [`window`]
-//! and [`day`] hold the arithmetic of rolling windows and of quota days.
+//! [`admit::Gate`] is the way in, [`verdict`] what it is asked and answers, [`limits`] and
+//! [`units`] the values all speak in. A bucket's quota is a [`space`] (or several: `spaces`), in
+//! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
+//! shuts a bucket, and [`learn`] is what refusals teach.
 
 pub mod admit;
+mod block;
 pub mod day;
+pub mod learn;
 pub mod limits;
+pub mod space;
+mod spaces;
 pub mod units;
+pub mod verdict;
 pub mod window;
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ mod properties;
 mod state;
 mod windows;
 
-use super::admit::{Because, BucketId, Gate, LimitState, Never, Verdict, Wait};
-use super::limits::{Limit, MINUTE_MS, Source, Window};
-use super::units::{BootMs, Metric, Now, UnixMs, Weights};
+use super::admit::{BucketId, Gate};
+use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};
+use super::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
+use super::verdict::{Ask, Because, LimitState, Never, Verdict, Wait};
 use super::window::{AttemptId, DELTA_MS, GAMMA_MS};
 use crate::calendar::QuotaDay;
 
 const BUCKET: BucketId = BucketId(1);
+const PROJECT: ProjectId = ProjectId(1);
 
 /// Where the boot clock stands when a test begins.
 const BOOT: u64 = 1_000_000;
@@ -39,7 +41,7 @@ impl Bench {
     /// Time 0 is the given instant.
     fn starting(time: &str, limits: &[Limit]) -> Self {
         let mut gate = Gate::default();
-        gate.define(BUCKET, limits.to_vec(), QuotaDay::pacific());
+        gate.define(BUCKET, PROJECT, limits.to_vec(), QuotaDay::pacific());
         Self { gate, zero: unix(time), next: 1 }
     }
 
@@ -50,7 +52,7 @@ impl Bench {
 
     fn check(&mut self, ms: u64, need: Weights) -> Verdict {
         let now = self.at(ms);
-        self.gate.check(BUCKET, &need, now)
+        self.gate.check(&ask(BUCKET, need), now)
     }
 
     /// Admits, and fails the test if it does not fit.
@@ -64,7 +66,7 @@ impl Bench {
         let id = AttemptId(self.next);
         self.next += 1;
         let now = self.at(ms);
-        self.gate.reserve(id, BUCKET, need, now);
+        self.gate.reserve(id, &ask(BUCKET, need), now);
         id
     }
 
@@ -94,7 +96,7 @@ impl Bench {
     }
 
     fn restore(&mut self, id: i64, weights: Weights, ms: u64) {
-        self.gate.restore(AttemptId(id), BUCKET, weights, BootMs(BOOT + ms));
+        self.gate.restore(AttemptId(id), BUCKET, None, weights, BootMs(BOOT + ms));
     }
 
     fn block(&mut self, ms: u64, reason: &str) {
@@ -131,12 +133,16 @@ impl Bench {
     }
 }
 
+fn ask(bucket: BucketId, need: Weights) -> Ask {
+    Ask { bucket, key: KeyId(0), class: Class::Batch, need }
+}
+
 fn unix(time: &str) -> UnixMs {
     UnixMs::from(time.parse::<chrono::DateTime<chrono::Utc>>().expect("a time"))
 }
 
 fn limit(metric: Metric, window: Window, value: u64) -> Limit {
-    Limit { metric, window, value, source: Source::Config }
+    Limit { metric, window, scope: Scope::Project, value, source: Source::Config }
 }
 
 fn per(ms: u64, value: u64) -> Limit {
@@ -169,9 +175,9 @@ fn one() -> Weights {
 
 /// One request of so many tokens.
 fn tokens(input_tokens: u64) -> Weights {
-    Weights { requests: 1, input_tokens, images: 0 }
+    Weights { requests: 1, input_tokens, ..Weights::default() }
 }
 
 fn images(images: u64) -> Weights {
-    Weights { requests: 1, input_tokens: 0, images }
+    Weights { requests: 1, images, ..Weights::default() }
 }

@@ -52,6 +52,12 @@ impl UnixMs {
         Self(self.0.saturating_sub_unsigned(ms))
     }
 
+    /// This instant, moved by `ms`: later when positive.
+    #[must_use]
+    pub fn moved(self, ms: i64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
     /// Milliseconds from `self` to `later`; 0 when `later` is not later.
     #[must_use]
     pub fn until(self, later: Self) -> u64 {
@@ -104,6 +110,24 @@ impl Now {
     }
 }
 
+/// The owner of an upstream quota: the row id of the `project` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectId(pub i64);
+
+/// One of a project's keys: its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u32);
+
+/// Who asks. Batch work may be spread out; people who wait are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Class {
+    /// A job file's item.
+    #[default]
+    Batch,
+    /// Somebody waits for the answer.
+    Interactive,
+}
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,11 +138,16 @@ pub enum Metric {
     InputTokens,
     /// Images made.
     Images,
+    /// Money, in billionths of a US dollar.
+    Spend,
+    /// Live sessions.
+    Sessions,
 }
 
 impl Metric {
     /// Every metric, in the order in which reports show them.
-    pub const ALL: [Self; 3] = [Self::Requests, Self::InputTokens, Self::Images];
+    pub const ALL: [Self; 5] =
+        [Self::Requests, Self::InputTokens, Self::Images, Self::Spend, Self::Sessions];
 
     /// The word used in configuration files and reports.
     #[must_use]
@@ -127,6 +156,18 @@ impl Metric {
             Self::Requests => "requests",
             Self::InputTokens => "input_tokens",
             Self::Images => "images",
+            Self::Spend => "spend",
+            Self::Sessions => "sessions",
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Requests => 0,
+            Self::InputTokens => 1,
+            Self::Images => 2,
+            Self::Spend => 3,
+            Self::Sessions => 4,
         }
     }
 }
@@ -140,6 +181,12 @@ pub struct Weights {
     pub input_tokens: u64,
     /// Images asked for, or returned.
     pub images: u64,
+    /// Its price, in billionths of a US dollar.
+    #[serde(default)]
+    pub spend_nanos: u64,
+    /// Live sessions: 1 for one, else 0.
+    #[serde(default)]
+    pub sessions: u64,
 }
 
 impl Weights {
@@ -150,6 +197,54 @@ impl Weights {
             Metric::Requests => self.requests,
             Metric::InputTokens => self.input_tokens,
             Metric::Images => self.images,
+            Metric::Spend => self.spend_nanos,
+            Metric::Sessions => self.sessions,
+        }
+    }
+
+    /// So much of one metric, and nothing of the others.
+    #[must_use]
+    pub fn only(metric: Metric, weight: u64) -> Self {
+        let mut weights = Self::default();
+        let place = match metric {
+            Metric::Requests => &mut weights.requests,
+            Metric::InputTokens => &mut weights.input_tokens,
+            Metric::Images => &mut weights.images,
+            Metric::Spend => &mut weights.spend_nanos,
+            Metric::Sessions => &mut weights.sessions,
+        };
+        *place = weight;
+        weights
+    }
+}
+
+/// Sums of weights by metric. Wider than any weight: what a provider reports as used is any
+/// number, and a sum must come out right again when it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums([u128; Metric::ALL.len()]);
+
+impl Sums {
+    pub(super) fn get(&self, metric: Metric) -> u64 {
+        u64::try_from(self.0[metric.index()]).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn add(&mut self, weights: &Weights) {
+        for metric in Metric::ALL {
+            self.0[metric.index()] += u128::from(weights.get(metric));
+        }
+    }
+
+    pub(super) fn join(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(other.0) {
+            *sum += more;
+        }
+    }
+
+    pub(super) fn subtract(&mut self, weights: &Weights) {
+        for metric in Metric::ALL {
+            let sum = &mut self.0[metric.index()];
+            let rest = sum.checked_sub(u128::from(weights.get(metric)));
+            *sum = rest.expect("the sum covers every entry");
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Occupancy of one rolling limit: rule C of `docs/admission.md`.
+//! Occupancy of one window: rule C of `docs/admission.md`.
 //!
-//! An attempt occupies its weight from the reservation until `u + W + γ`, where `u` is an upper
+//! An attempt occupies its weights from the reservation until `u + W + γ`, where `u` is an upper
 //! bound of the instant at which the provider can have counted it. While `u` is unknown the attempt
-//! keeps its place.
+//! keeps its place. One [`Occupancy`] serves every limit of the same window.
 
 use std::collections::BTreeMap;
 
-use super::units::{BootMs, Now};
+use super::admit::Open;
+use super::units::{BootMs, Metric, Now, Sums, Weights};
 
 /// How long after the last byte was handed to the transport a request can still be on its way.
 pub const DELTA_MS: u64 = 2_000;
@@ -21,98 +22,165 @@ pub const GAMMA_MS: u64 = 50;
 #[serde(transparent)]
 pub struct AttemptId(pub i64);
 
-/// The attempts that count against one rolling window.
-#[derive(Clone, Debug, Default)]
+/// Who occupies a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// One of our own requests.
+    Attempt(AttemptId),
+    /// What the provider counted and we did not: somebody else's use, by a number of its own.
+    Phantom(u64),
+}
+
+/// The weights that count in one window.
+#[derive(Clone, Debug)]
 pub(super) struct Occupancy {
     window_ms: u64,
-    open: BTreeMap<AttemptId, u64>,
-    closing: BTreeMap<(BootMs, AttemptId), u64>,
-    /// Wider than any weight: what a provider reports as used is any number, and the sum must
-    /// come out right again when it leaves.
-    sum: u128,
+    /// Whether an attempt counts from its end instead of from its bound: what is under way at
+    /// once, and what the provider adds up when an answer is complete.
+    at_end: bool,
+    open: Sums,
+    closing: BTreeMap<(BootMs, Holder), Weights>,
+    closed: Sums,
 }
 
 impl Occupancy {
-    pub(super) fn new(window_ms: u64) -> Self {
-        Self { window_ms, ..Self::default() }
+    pub(super) fn new(window_ms: u64, at_end: bool) -> Self {
+        Self {
+            window_ms,
+            at_end,
+            open: Sums::default(),
+            closing: BTreeMap::new(),
+            closed: Sums::default(),
+        }
+    }
+
+    pub(super) fn is(&self, window_ms: u64, at_end: bool) -> bool {
+        self.window_ms == window_ms && self.at_end == at_end
+    }
+
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.is(other.window_ms, other.at_end)
+    }
+
+    pub(super) fn counts_from_bound(&self) -> bool {
+        !self.at_end
     }
 
     /// What is occupied at `now`, after letting go of what has left.
-    pub(super) fn used(&mut self, now: Now) -> u64 {
-        while let Some((&(expiry, id), &weight)) = self.closing.first_key_value() {
-            if expiry > now.boot {
+    pub(super) fn used(&mut self, metric: Metric, now: Now) -> u64 {
+        while let Some(entry) = self.closing.first_entry() {
+            if entry.key().0 > now.boot {
                 break;
             }
-            self.closing.remove(&(expiry, id));
-            self.subtract(weight);
+            let weights = entry.remove();
+            self.closed.subtract(&weights);
         }
-        u64::try_from(self.sum).unwrap_or(u64::MAX)
+        self.open.get(metric).saturating_add(self.closed.get(metric))
     }
 
     /// What is held by attempts whose end is not known yet.
-    pub(super) fn reserved(&self) -> u64 {
-        self.open.values().fold(0, |sum, weight| sum.saturating_add(*weight))
+    pub(super) fn reserved(&self, metric: Metric) -> u64 {
+        self.open.get(metric)
     }
 
     /// Enters an attempt whose end is not known yet.
-    pub(super) fn enter(&mut self, id: AttemptId, weight: u64) {
-        let previous = self.open.insert(id, weight);
-        assert!(previous.is_none(), "attempt {id:?} entered twice");
-        self.sum += u128::from(weight);
+    pub(super) fn enter(&mut self, weights: &Weights) {
+        self.open.add(weights);
+    }
+
+    /// Enters an attempt that has been under way for a while.
+    pub(super) fn enter_open(&mut self, id: AttemptId, open: &Open) {
+        self.enter(&open.ask.need);
+        if let Some(u) = open.u {
+            self.bound(id, &open.ask.need, None, u);
+        }
     }
 
     /// Moves an open attempt to its known end, or an already bounded one to an earlier end.
-    pub(super) fn bound(&mut self, id: AttemptId, previous: Option<BootMs>, u: BootMs) {
-        if let Some(weight) = self.take(id, previous) {
-            self.sum += u128::from(weight);
-            self.closing.insert((self.expiry(u), id), weight);
+    pub(super) fn bound(
+        &mut self,
+        id: AttemptId,
+        weights: &Weights,
+        previous: Option<BootMs>,
+        u: BootMs,
+    ) {
+        if !self.at_end {
+            self.discard(id, weights, previous);
+            self.close(Holder::Attempt(id), weights, u);
         }
     }
 
-    /// Replaces the weight of a bounded attempt by what was really used.
-    pub(super) fn reweigh(&mut self, id: AttemptId, u: BootMs, weight: u64) {
-        if self.take(id, Some(u)).is_some() && weight > 0 {
-            self.sum += u128::from(weight);
-            self.closing.insert((self.expiry(u), id), weight);
-        }
+    /// Replaces what was reserved by what was really used, of an attempt that is bounded by `u` and
+    /// over for certain by `end`.
+    pub(super) fn settle(
+        &mut self,
+        id: AttemptId,
+        (reserved, actual): (&Weights, &Weights),
+        u: BootMs,
+        end: BootMs,
+    ) {
+        self.discard(id, reserved, Some(u));
+        self.close(Holder::Attempt(id), actual, if self.at_end { end } else { u });
     }
 
     /// Removes an attempt altogether: nothing of it was sent.
-    pub(super) fn remove(&mut self, id: AttemptId, u: Option<BootMs>) {
-        self.take(id, u);
+    pub(super) fn discard(&mut self, id: AttemptId, weights: &Weights, u: Option<BootMs>) {
+        match u.filter(|_| !self.at_end) {
+            None => self.open.subtract(weights),
+            Some(u) => {
+                let place = (self.expiry(u), Holder::Attempt(id));
+                if let Some(weights) = self.closing.remove(&place) {
+                    self.closed.subtract(&weights);
+                }
+            }
+        }
+    }
+
+    /// Enters what was counted by `u` at the latest.
+    pub(super) fn close(&mut self, holder: Holder, weights: &Weights, u: BootMs) {
+        if *weights == Weights::default() {
+            return;
+        }
+        if let Some(before) = self.closing.insert((self.expiry(u), holder), *weights) {
+            self.closed.subtract(&before);
+        }
+        self.closed.add(weights);
     }
 
     /// The earliest known instant from which `excess` less is occupied. Open attempts are taken to
-    /// end within Δ from `now`.
-    pub(super) fn frees_at(&self, excess: u64, now: Now) -> BootMs {
+    /// end within `delta_ms` from `now`.
+    pub(super) fn frees_at(&self, metric: Metric, excess: u64, now: Now, delta_ms: u64) -> BootMs {
         let mut freed = 0u64;
-        for (&(expiry, _), weight) in &self.closing {
-            freed = freed.saturating_add(*weight);
+        for (at, _, weight) in self.leaving(metric) {
+            freed = freed.saturating_add(weight);
             if freed >= excess {
-                return expiry;
+                return at;
             }
         }
-        self.expiry(now.boot.plus(DELTA_MS))
+        self.expiry(now.boot.plus(delta_ms))
     }
 
-    /// When the next entry that weighs something leaves, if any end is known.
-    pub(super) fn next_expiry(&self) -> Option<BootMs> {
-        let mut heavy = self.closing.iter().filter(|(_, weight)| **weight > 0);
-        heavy.next().map(|(&(expiry, _), _)| expiry)
+    /// What leaves, when and how much, in order; what weighs nothing in `metric` is left out.
+    pub(super) fn leaving(
+        &self,
+        metric: Metric,
+    ) -> impl Iterator<Item = (BootMs, Holder, u64)> + '_ {
+        let weigh = move |(&(at, holder), weights): (&(BootMs, Holder), &Weights)| {
+            (at, holder, weights.get(metric))
+        };
+        self.closing.iter().map(weigh).filter(|(_, _, weight)| *weight > 0)
     }
 
-    fn take(&mut self, id: AttemptId, u: Option<BootMs>) -> Option<u64> {
-        let weight = match u {
-            None => self.open.remove(&id),
-            Some(u) => self.closing.remove(&(self.expiry(u), id)),
-        }?;
-        self.subtract(weight);
-        Some(weight)
-    }
-
-    fn subtract(&mut self, weight: u64) {
-        let rest = self.sum.checked_sub(u128::from(weight));
-        self.sum = rest.expect("the sum covers every entry");
+    /// Takes over what still counts from a book of another window: all but the attempts that are
+    /// open, which are entered anew.
+    pub(super) fn inherit(&mut self, other: &Self, now: Now, is_open: impl Fn(AttemptId) -> bool) {
+        for (&(expiry, holder), weights) in &other.closing {
+            let u = BootMs(expiry.0.saturating_sub(other.window_ms).saturating_sub(GAMMA_MS));
+            let open = matches!(holder, Holder::Attempt(id) if is_open(id));
+            if self.expiry(u) > now.boot && !open {
+                self.close(holder, weights, u);
+            }
+        }
     }
 
     fn expiry(&self, u: BootMs) -> BootMs {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{next_second, seconds};
 use crate::config::{Config, ModelRule, Project};
 use crate::engine::{BucketView, ProjectView};
-use crate::gate::admit::LimitState;
-use crate::gate::limits::Window;
+use crate::gate::limits::{Scope, Window};
 use crate::gate::units::UnixMs;
+use crate::gate::verdict::LimitState;
 
 /// The limits report: `tidegate limits --json`, `GET /api/v1/limits`. Times are UTC, to the
 /// second; those at which something frees are rounded up.
@@ -45,6 +45,12 @@ pub struct BucketOut {
     pub in_flight: u32,
     /// Whether its limits are not known and are being found out.
     pub learning: bool,
+    /// What somebody else uses of its quota, in per cent, as refusals show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_percent: Option<u64>,
+    /// Whether batch requests keep a distance from one another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paced: bool,
     /// Every limit; none for what is unlimited.
     pub limits: Vec<LimitOut>,
 }
@@ -70,8 +76,21 @@ pub struct LimitOut {
     pub dimension: String,
     /// `60s` or `day:ZONE`.
     pub window: String,
-    /// At most this much.
+    /// `key` for a limit that counts each key by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Whether all models of the project count in it together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// At most this much; of `spend` in billionths of a US dollar.
     pub limit: u64,
+    /// What of it is used at present, when that is less: others are in the way, or estimates have
+    /// been short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usable: Option<u64>,
+    /// What the provider says that it allows, when that is more than a limit of your own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_allows: Option<u64>,
     /// What counts against it, `reserved` included.
     pub used: u64,
     /// Of that, what requests under way hold.
@@ -157,6 +176,8 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
         until: until.filter(|until| *until > now).map(next_second),
         in_flight: view.in_flight,
         learning: view.learning,
+        others_percent: view.others_permille.map(|permille| permille.div_ceil(10)),
+        paced: view.paced,
         limits: view.limits.iter().map(|state| limit_out(state, zone)).collect(),
     }
 }
@@ -171,16 +192,24 @@ fn models_of(project: &Project, group: &str) -> Vec<String> {
 }
 
 fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
-    let LimitState { limit, used, reserved, free, next_free } = state;
-    let frees = next_free.map(next_second);
+    let LimitState { limit, used, reserved, free, .. } = state;
+    let frees = state.next_free.map(next_second);
     let (window, next_free_at, resets_at) = match limit.window {
         Window::Rolling { ms } => (length(ms), frees, None),
         Window::Day => (format!("day:{zone}"), None, frees),
+        Window::Concurrent => ("concurrent".to_owned(), frees, None),
     };
     LimitOut {
         dimension: limit.dimension().to_owned(),
         window,
+        scope: match limit.scope {
+            Scope::Project => None,
+            Scope::Key => Some("key".to_owned()),
+        },
+        shared: state.shared,
         limit: limit.value,
+        usable: (state.usable < limit.value).then_some(state.usable),
+        provider_allows: state.provider_allows,
         used: *used,
         reserved: *reserved,
         free: *free,

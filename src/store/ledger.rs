@@ -568,6 +568,7 @@ fn weights(requests: i64, input_tokens: i64, images: i64) -> Result<Weights, Sto
         requests: count("attempt.requests", requests)?,
         input_tokens: count("attempt.input_tokens", input_tokens)?,
         images: count("attempt.images", images)?,
+        ..Weights::default()
     })
 }
 

@@ -97,6 +97,7 @@ async fn sync_group(
         let window = match limit.window {
             Window::Rolling { ms } => i64::try_from(ms).unwrap_or(i64::MAX),
             Window::Day => 0,
+            Window::Concurrent => -1,
         };
         let value = i64::try_from(limit.value).unwrap_or(i64::MAX);
         let source = limit.source.to_string();

@@ -13,7 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
-use crate::gate::limits::{Limit, MINUTE_MS, Window};
+use crate::gate::limits::{Limit, MINUTE_MS, Scope, Window};
 use crate::gate::units::{BootMs, Metric};
 
 const BOOT: &str = "boot-1";
@@ -85,7 +85,7 @@ impl Fixture {
             s_wall: NOON.plus(id.unsigned_abs()),
             s_boot: BootMs(5_000 + id.unsigned_abs()),
             day_lo: DAY.to_owned(),
-            est: Weights { requests: 1, input_tokens: 100, images: 3 },
+            est: Weights { requests: 1, input_tokens: 100, images: 3, ..Weights::default() },
         }
     }
 
@@ -112,6 +112,7 @@ fn project(name: &str) -> ProjectSetup {
     let limit = Limit {
         metric: Metric::Requests,
         window: Window::Rolling { ms: MINUTE_MS },
+        scope: Scope::Project,
         value: 15,
         source: crate::gate::limits::Source::Config,
     };
@@ -143,7 +144,7 @@ fn ended(id: i64) -> EndedAttempt {
         u_wall: NOON.plus(900),
         u_boot: BootMs(5_900),
         day_hi: DAY.to_owned(),
-        act: Weights { requests: 1, input_tokens: 42, images: 2 },
+        act: Weights { requests: 1, input_tokens: 42, images: 2, ..Weights::default() },
         tokens: Tokens {
             prompt: 40,
             cached: 30,

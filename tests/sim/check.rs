@@ -74,8 +74,12 @@ impl<C: Client> Run<'_, C> {
         self.restarts_no_wider();
     }
 
-    /// P3: what is said to be used is what the rows add up to.
+    /// P3: what is said to be used is what the rows add up to, as long as no refusal has shown that
+    /// someone else uses some as well.
     fn used_rightly(&mut self) {
+        if !self.outcome.refused.is_empty() {
+            return;
+        }
         let now = self.now;
         let longest = self.world.longest_window_ms() + GAMMA_MS;
         let gone = |attempt: &Attempt| attempt.bound.is_some_and(|u| u + longest <= now);
@@ -100,9 +104,10 @@ impl<C: Client> Run<'_, C> {
     }
 
     fn used_today(&self, metric: usize) -> u64 {
-        let wall = self.clocks().wall;
+        // Today is the latest day that it may be for the provider.
+        let wall = self.clocks().wall.0 + THETA_MS;
         let midnights = self.world.midnights.iter().rev();
-        let Some(midnight) = midnights.copied().find(|midnight| *midnight <= wall.0) else {
+        let Some(midnight) = midnights.copied().find(|midnight| *midnight <= wall) else {
             return 0;
         };
         // West of Greenwich, midnight there is on the same date here.
@@ -118,13 +123,14 @@ impl<C: Client> Run<'_, C> {
     /// P9: with less in the ledger, what fits still fits. P13: a start now would let nothing go
     /// that does not go without it. That holds where no wall clock has a say: ages of another boot
     /// are guessed anew at each start, and in a day's first half minute what is open weighs on the
-    /// day before until a start shows that it began after it.
+    /// day before until a start shows that it began after it. What refusals taught is not there.
     fn restarts_no_wider(&mut self) {
         let now = self.clocks();
         let before = self.live.iter().any(|id| self.attempts[id].boot != self.boots);
         let midnights = &self.world.midnights;
         let grace = midnights.iter().any(|at| (0..DAY_GRACE_MS).contains(&(now.wall.0 - at)));
-        if before || grace || self.is_blocked() {
+        let taught = !self.outcome.refused.is_empty();
+        if before || grace || taught || self.is_blocked() {
             return;
         }
         let (need, _) = self.world.item(&mut self.rng);

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use tidegate::calendar::QuotaDay;
-use tidegate::gate::admit::{BucketId, Gate, Verdict};
+use tidegate::gate::admit::{BucketId, Gate};
 use tidegate::gate::day::DAY_EDGE_MS;
 pub(crate) use tidegate::gate::day::DayCharge;
+use tidegate::gate::learn::{self, Throttle};
 use tidegate::gate::limits::{Limit, Window};
 pub(crate) use tidegate::gate::units::{BootMs, Now, UnixMs};
-use tidegate::gate::units::{Metric, Weights};
+use tidegate::gate::units::{Class, KeyId, Metric, ProjectId, Weights};
+use tidegate::gate::verdict::{Ask, Verdict};
 pub(crate) use tidegate::gate::window::AttemptId;
 use tidegate::gate::window::DELTA_MS;
 
@@ -135,6 +137,8 @@ pub(crate) enum Flaw {
     AheadOfTime,
     /// Estimates are never corrected.
     KeepsEstimate,
+    /// A no is no more than the end of an attempt.
+    LearnsNothing,
     /// With an empty ledger it waits until it knows more.
     WantsHistory,
 }
@@ -144,6 +148,7 @@ const BUCKET: BucketId = BucketId(1);
 const MINUTE_MS: u64 = 60_000;
 const HASTE_MS: u64 = 600_000;
 const AHEAD_MS: u64 = 60_000;
+const JITTER_MS: u64 = 500;
 
 /// The gate as the engine uses it, with at most one flaw.
 pub(crate) struct GateClient {
@@ -191,7 +196,7 @@ impl GateClient {
 
     fn empty(&self) -> Gate {
         let mut gate = Gate::default();
-        gate.define(BUCKET, self.limits.clone(), self.day.clone());
+        gate.define(BUCKET, ProjectId(1), self.limits.clone(), self.day.clone());
         gate
     }
 
@@ -219,7 +224,7 @@ impl GateClient {
             });
             let u = if row.same_boot { u } else { now.boot_at(u_wall.min(now.wall)) };
             row.u = Some((u, u_wall));
-            gate.restore(row.id, BUCKET, weights(row.weight), u);
+            gate.restore(row.id, BUCKET, None, weights(row.weight), u);
             gate.restore_day(BUCKET, row.charge, weights(row.weight));
         }
         gate
@@ -239,13 +244,13 @@ impl GateClient {
 impl Client for GateClient {
     fn check(&mut self, need: Weight, now: Now) -> Result<(), BootMs> {
         let own = self.own(now);
-        let verdict = self.gate.check(BUCKET, &weights(need), own);
+        let verdict = self.gate.check(&ask(need), own);
         judge(&verdict, own).map_err(|until| until.plus(self.behind_ms))
     }
 
     fn reserve(&mut self, id: AttemptId, need: Weight, now: Now) -> DayCharge {
         let now = self.own(now);
-        let lo = self.gate.reserve(id, BUCKET, weights(need), now);
+        let lo = self.gate.reserve(id, &ask(need), now);
         if self.has(Flaw::BoundAtSend) {
             self.gate.bound(id, now.boot);
         }
@@ -290,15 +295,13 @@ impl Client for GateClient {
     }
 
     fn refused(&mut self, id: AttemptId, no: &No, now: Now) -> Settled {
-        let settled = self.settle(id, End::Refused, now);
-        let by_day = no.quota.is_some_and(|quota| quota.id().contains("PerDay"));
-        if by_day {
-            let (_, opens) = self.gate.day_end(BUCKET, now);
-            let believed = now.boot.plus(no.retry_after_ms);
-            let until = if self.has(Flaw::BelievesDelay) { believed } else { now.boot_at(opens) };
-            self.gate.block(BUCKET, until, "the provider's day is used up".to_owned());
+        if self.has(Flaw::BelievesDelay) {
+            let until = now.boot.plus(no.retry_after_ms);
+            self.gate.block(BUCKET, until, "the provider said when".to_owned());
+        } else if !self.has(Flaw::LearnsNothing) {
+            self.gate.throttled(id, &throttle(no), now, JITTER_MS);
         }
-        settled
+        self.settle(id, End::Refused, now)
     }
 
     fn void(&mut self, id: AttemptId) {
@@ -336,6 +339,7 @@ impl Client for GateClient {
         let window_ms = |window| match window {
             Window::Rolling { ms } => Some(ms),
             Window::Day => None,
+            Window::Concurrent => panic!("no world limits what is under way"),
         };
         let states = self.gate.state(BUCKET, self.own(now)).into_iter();
         let found = states
@@ -348,7 +352,7 @@ impl Client for GateClient {
             return Some(Err(now.boot.plus(MINUTE_MS)));
         }
         let mut gate = self.restored(&mut rows.to_vec(), now);
-        Some(judge(&gate.check(BUCKET, &weights(need), now), now))
+        Some(judge(&gate.check(&ask(need), now), now))
     }
 }
 
@@ -363,8 +367,26 @@ fn judge(verdict: &Verdict, now: Now) -> Result<(), BootMs> {
     }
 }
 
+/// What the provider says, as the classifier would hand it over.
+fn throttle(no: &No) -> Throttle {
+    let named = |quota: Quota| learn::Quota {
+        id: quota.id(),
+        metric: [Metric::Requests, Metric::InputTokens, Metric::Images][quota.metric],
+        window: quota.window_ms.map_or(Window::Day, |ms| Window::Rolling { ms }),
+        value: Some(quota.limit),
+    };
+    Throttle {
+        quotas: no.quota.map(named).into_iter().collect(),
+        retry_ms: Some(no.retry_after_ms),
+    }
+}
+
+fn ask(need: Weight) -> Ask {
+    Ask { bucket: BUCKET, key: KeyId(0), class: Class::Batch, need: weights(need) }
+}
+
 fn weights([requests, input_tokens, images]: Weight) -> Weights {
-    Weights { requests, input_tokens, images }
+    Weights { requests, input_tokens, images, ..Weights::default() }
 }
 
 fn index(metric: Metric) -> usize {
@@ -372,5 +394,6 @@ fn index(metric: Metric) -> usize {
         Metric::Requests => 0,
         Metric::InputTokens => 1,
         Metric::Images => 2,
+        Metric::Spend | Metric::Sessions => panic!("no world limits {metric:?}"),
     }
 }

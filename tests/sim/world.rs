@@ -2,7 +2,7 @@
 //! machine. Drawn from a seed.
 
 use fastrand::Rng;
-use tidegate::gate::limits::{Limit, Source, Window};
+use tidegate::gate::limits::{Limit, Scope, Source, Window};
 use tidegate::gate::units::Metric;
 
 use crate::oracle::{DayRule, Oracle, Rule, Shape, Weight};
@@ -387,6 +387,7 @@ impl World {
         let limit = |metric: usize, window, value| Limit {
             metric: [Metric::Requests, Metric::InputTokens, Metric::Images][metric],
             window,
+            scope: Scope::Project,
             value,
             source: Source::Config,
         };

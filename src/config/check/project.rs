@@ -12,10 +12,10 @@ use crate::config::error::{ConfigError, Document, suggest};
 use crate::config::keys::{is_secret, is_variable_name, looks_like_secret, read_secret_file};
 use crate::config::raw::{RawExtra, RawKey, RawLimits, RawProject, RawReserve, Text};
 use crate::config::{
-    AbsentKey, DayConfig, Dimension, Key, KeyOrigin, ModelLimits, Preset, Project, Provider,
-    Reserve, UnknownModels, presets,
+    ALL_MODELS, AbsentKey, DayConfig, Dimension, Key, KeyOrigin, ModelLimits, Preset, Project,
+    Provider, Reserve, Setting, UnknownModels, presets,
 };
-use crate::gate::limits::{Limit, Source, Window};
+use crate::gate::limits::{Limit, Scope, Source, Window};
 use crate::gate::units::Metric;
 
 const GEMINI_URL: &str = "https://generativelanguage.googleapis.com";
@@ -261,7 +261,10 @@ fn read_limits(
     project: &Project,
 ) -> Result<ModelLimits, ConfigError> {
     let raw = entry.get_ref();
-    let model = model_id(document, "limits.model", &raw.model)?;
+    let model = match raw.model.get_ref().as_str() {
+        ALL_MODELS => ALL_MODELS.to_owned(),
+        _ => model_id(document, "limits.model", &raw.model)?,
+    };
     let group = project.quota_group(&model);
     if let Some(other) = project.limits.iter().find(|o| project.quota_group(&o.model) == group) {
         let what = if other.model == model {
@@ -271,11 +274,16 @@ fn read_limits(
         };
         return Err(document.refuse(raw.model.span(), what, "join the two tables"));
     }
-    let written = [&raw.rpm, &raw.tpm, &raw.rpd, &raw.tpd, &raw.ipm];
+    let written = [&raw.rpm, &raw.tpm, &raw.rpd, &raw.tpd, &raw.ipm, &raw.spend, &raw.sessions];
     let mut dimensions = BTreeMap::new();
     for (dimension, value) in Dimension::ALL.into_iter().zip(written) {
         if let Some(value) = value {
-            dimensions.insert(dimension, setting_of(document, value)?);
+            let setting = setting_of(document, dimension, value)?;
+            if model == ALL_MODELS && setting == Setting::Off {
+                let what = "\"off\" cannot be said of all models at once";
+                return Err(document.refuse(value.span(), what, "name the model"));
+            }
+            dimensions.insert(dimension, setting);
         }
     }
     if dimensions.is_empty() && raw.extra.is_empty() {
@@ -285,7 +293,10 @@ fn read_limits(
     let mut extra: Vec<Limit> = Vec::new();
     for entry in &raw.extra {
         let limit = read_extra(document, entry.get_ref())?;
-        if extra.iter().any(|o| (o.metric, o.window) == (limit.metric, limit.window)) {
+        if extra
+            .iter()
+            .any(|o| (o.metric, o.window, o.scope) == (limit.metric, limit.window, limit.scope))
+        {
             let what = format!("a second extra limit of `{model}` with this window");
             return Err(document.refuse(entry.get_ref().window.span(), what, "keep one"));
         }
@@ -301,27 +312,30 @@ fn read_extra(document: Document<'_>, raw: &RawExtra) -> Result<Limit, ConfigErr
         let what = format!("unknown dimension `{dimension}`");
         return Err(document.refuse(raw.dimension.span(), what, suggest(dimension, &known)));
     };
-    if let Some(scope) = &raw.scope {
-        match scope.get_ref().as_str() {
-            "project" => {}
-            "key" => {
-                let what = "scope \"key\" is not supported yet";
-                return Err(document.refuse(scope.span(), what, "use \"project\""));
-            }
-            other => {
-                let what = format!("unknown scope `{other}`");
-                return Err(document.refuse(scope.span(), what, "known: project"));
-            }
+    let scope = match raw.scope.as_ref().map(|scope| (scope, scope.get_ref().as_str())) {
+        None | Some((_, "project")) => Scope::Project,
+        Some((_, "key")) => Scope::Key,
+        Some((scope, other)) => {
+            let what = format!("unknown scope `{other}`");
+            return Err(document.refuse(scope.span(), what, "known: project, key"));
         }
-    }
+    };
     let window = window(document, &raw.window)?;
-    let named = Dimension::ALL.into_iter().find(|d| (d.metric(), d.window()) == (metric, window));
+    let named = Dimension::ALL
+        .into_iter()
+        .filter(|_| scope == Scope::Project)
+        .find(|d| (d.metric(), d.window()) == (metric, window));
     if let Some(named) = named {
         let what = format!("this extra limit is `{named}`");
         return Err(document.refuse(raw.window.span(), what, format!("set {named} instead")));
     }
     match u64::try_from(*raw.limit.get_ref()) {
-        Ok(value) if value > 0 => Ok(Limit { metric, window, value, source: Source::Config }),
+        Ok(value) if value > 0 => {
+            // Money is written in US dollars.
+            let unit = if metric == Metric::Spend { 1_000_000_000 } else { 1 };
+            let value = value.saturating_mul(unit);
+            Ok(Limit { metric, window, scope, value, source: Source::Config })
+        }
         Ok(_) | Err(_) => {
             let fix = "write 1 or more, or set a dimension to \"off\" to refuse the model";
             Err(document.refuse(raw.limit.span(), "a limit is at least 1", fix))
@@ -332,11 +346,7 @@ fn read_extra(document: Document<'_>, raw: &RawExtra) -> Result<Limit, ConfigErr
 fn window(document: Document<'_>, text: &Text) -> Result<Window, ConfigError> {
     match text.get_ref().as_str() {
         "day" => return Ok(Window::Day),
-        "concurrent" => {
-            let what = "window \"concurrent\" is not supported yet";
-            let fix = "use a length such as \"10s\", or max_in_flight for the project";
-            return Err(document.refuse(text.span(), what, fix));
-        }
+        "concurrent" => return Ok(Window::Concurrent),
         _ => {}
     }
     let length = duration(document, "window", "`10s`, or `day`", text)?;

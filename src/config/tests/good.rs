@@ -10,7 +10,7 @@ use crate::config::{
     BodyRetention, Config, DayConfig, Dimension, KeyOrigin, Listen, Origin, Overrides, Provider,
     Reserve, Setting, UnknownModels,
 };
-use crate::gate::limits::{Limit, Source, Window};
+use crate::gate::limits::{Limit, Scope, Source, Window};
 use crate::gate::units::Metric;
 
 /// Every field but those that need files.
@@ -95,6 +95,7 @@ fn every_field_arrives() {
         [Limit {
             metric: Metric::Requests,
             window: Window::Rolling { ms: 10_000 },
+            scope: Scope::Project,
             value: 3,
             source: Source::Config,
         }]
@@ -234,6 +235,7 @@ fn listen_and_settings_read_what_they_show() {
         let limit = Limit {
             metric: dimension.metric(),
             window: dimension.window(),
+            scope: Scope::Project,
             value: 1,
             source: Source::Set,
         };

@@ -128,7 +128,7 @@ fn a_day_that_is_used_up_goes_on_after_its_end() {
     let mut world = late();
     world.bucket(1, 1, &[rpd(3)]);
     world.open(batch(1, 1), 5);
-    world.run_for(10 * MINUTE_MS + DAY_GRACE_MS - 1);
+    world.run_for(10 * MINUTE_MS + DAY_GRACE_MS + DAY_EDGE_MS - 1);
     assert_eq!(world.count(1, ItemState::Succeeded), 3);
     world.run_for(1_000);
     assert_eq!(world.closed, [BatchId(1)]);

@@ -11,8 +11,8 @@ use crate::engine::core::Engine;
 use crate::engine::state::{BatchSetup, Effect, Event, Key, Lane, Link, Project, SendOrder};
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
-use crate::gate::limits::{Limit, MINUTE_MS, Source, Window};
-use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
+use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
+use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{
     AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement,
@@ -120,7 +120,7 @@ pub(super) fn rpd(value: u64) -> Limit {
 }
 
 fn limit(metric: Metric, window: Window, value: u64) -> Limit {
-    Limit { metric, window, value, source: Source::Config }
+    Limit { metric, window, scope: Scope::Project, value, source: Source::Config }
 }
 
 /// A batch of normal priority in a bucket.
@@ -210,7 +210,7 @@ impl World {
 
     pub(super) fn bucket(&mut self, id: i64, project: i64, limits: &[Limit]) {
         let day = self.engine.projects[&project].day.clone();
-        self.engine.gate.define(BucketId(id), limits.to_vec(), day);
+        self.engine.gate.define(BucketId(id), ProjectId(project), limits.to_vec(), day);
         let lane = Lane::new(project, format!("group-{id}"), false);
         self.engine.lanes.insert(BucketId(id), lane);
     }

@@ -9,6 +9,9 @@ const MIDNIGHT: u64 = 1_000;
 
 const DAY: u64 = 86_400_000;
 
+/// So long after midnight by our clock its grace is over by any clock of the provider.
+const OPENS: u64 = DAY_GRACE_MS + DAY_EDGE_MS;
+
 fn date(day: &str) -> chrono::NaiveDate {
     day.parse().expect("a date")
 }
@@ -30,13 +33,13 @@ fn a_day_that_ran_out_opens_after_its_end_and_the_grace() {
         bench.use_up(DAY_EDGE_MS, one());
         bench.use_up(3_600_000, one());
         let why = "rpd: needs 1, 0 of 2 free";
-        bench.waits(7_200_000, one(), midnight + DAY_GRACE_MS, why);
-        bench.opens(7_200_000, one(), midnight + DAY_GRACE_MS);
-        bench.opens(midnight - 1, one(), midnight + DAY_GRACE_MS);
-        bench.opens(midnight, one(), midnight + DAY_GRACE_MS);
+        bench.waits(7_200_000, one(), midnight + OPENS, why);
+        bench.opens(7_200_000, one(), midnight + OPENS);
+        bench.opens(midnight - 1, one(), midnight + OPENS);
+        bench.opens(midnight, one(), midnight + OPENS);
         let now = bench.at(7_200_000);
         let end = bench.zero.plus(midnight);
-        assert_eq!(bench.gate.day_end(BUCKET, now), (end, end.plus(DAY_GRACE_MS)));
+        assert_eq!(bench.gate.day_end(BUCKET, now), (end, end.plus(OPENS)));
     }
 }
 
@@ -81,9 +84,9 @@ fn what_is_charged_to_both_days_counts_on_both() {
     bench.use_up(0, one());
     bench.use_up(MIDNIGHT, one());
     assert_eq!(bench.state(0)[0].used, 2);
-    assert_eq!(bench.state(MIDNIGHT + DAY_GRACE_MS)[0].used, 2);
-    bench.use_up(MIDNIGHT + DAY_GRACE_MS, one());
-    bench.opens(MIDNIGHT + DAY_GRACE_MS, one(), MIDNIGHT + DAY + DAY_GRACE_MS);
+    assert_eq!(bench.state(MIDNIGHT + OPENS)[0].used, 2);
+    bench.use_up(MIDNIGHT + OPENS, one());
+    bench.opens(MIDNIGHT + OPENS, one(), MIDNIGHT + DAY + OPENS);
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn a_day_filled_at_its_edge_is_not_promised() {
     bench.use_up(0, tokens(10));
     bench.use_up(0, tokens(10));
     // The 24th is full before it begins: the earliest is the 25th.
-    bench.opens(10, tokens(10), MIDNIGHT + DAY + DAY_GRACE_MS);
+    bench.opens(10, tokens(10), MIDNIGHT + DAY + OPENS);
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn within_the_grace_yesterday_counts_too() {
     let mut bench = Bench::starting("2026-11-24T07:00:00Z", &[tpd(1_000)]);
     bench.use_up(0, tokens(700));
     let midnight = 3_600_000;
-    let open = midnight + DAY_GRACE_MS;
+    let open = midnight + OPENS;
     // What fits in yesterday as well goes at once, the rest after the grace.
     for ms in [midnight, midnight + 5_000, open - 1] {
         assert_eq!(bench.check(ms, tokens(300)), Verdict::Fits, "at {ms}");
@@ -145,8 +148,8 @@ fn a_day_and_a_minute_wait_for_the_day() {
     let mut bench = Bench::new(&[rpm(1), rpd(1)]);
     bench.use_up(0, one());
     // From noon to midnight are 12 h.
-    bench.waits(0, one(), DAY / 2 + DAY_GRACE_MS, "rpd: needs 1, 0 of 1 free");
-    bench.opens(0, one(), DAY / 2 + DAY_GRACE_MS);
+    bench.waits(0, one(), DAY / 2 + OPENS, "rpd: needs 1, 0 of 1 free");
+    bench.opens(0, one(), DAY / 2 + OPENS);
 }
 
 #[test]
@@ -156,14 +159,14 @@ fn a_clock_that_goes_back_over_midnight_uncharges_nothing() {
     bench.use_up(0, one());
     // Over midnight, the next day's first, and back.
     bench.use_up(20 * 60_000, one());
-    bench.opens(60_000, one(), 10 * 60_000 + DAY_GRACE_MS);
+    bench.opens(60_000, one(), 10 * 60_000 + OPENS);
     assert_eq!(bench.state(20 * 60_000)[0].used, 1);
 }
 
 #[test]
 fn restored_days_add_up() {
     let mut bench = Bench::new(&[rpd(10), tpd(10_000)]);
-    let many = |requests, input_tokens| Weights { requests, input_tokens, images: 0 };
+    let many = |requests, input_tokens| Weights { requests, input_tokens, ..Weights::default() };
     bench.gate.restore_day(BUCKET, charge("2026-11-21", "2026-11-21"), many(10, 10));
     bench.gate.restore_day(BUCKET, charge("2026-11-22", "2026-11-23"), many(1, 100));
     bench.gate.restore_day(BUCKET, charge("2026-11-23", "2026-11-23"), many(6, 3_000));
@@ -187,6 +190,6 @@ fn the_first_day_is_returned_for_the_ledger() {
     ] {
         let now = bench.at(ms);
         let id = AttemptId(i64::try_from(ms).expect("small"));
-        assert_eq!(bench.gate.reserve(id, BUCKET, one(), now), date(day), "at {ms}");
+        assert_eq!(bench.gate.reserve(id, &ask(BUCKET, one()), now), date(day), "at {ms}");
     }
 }

@@ -117,7 +117,7 @@ fn step(bench: &mut Bench, model: &mut Model, op: Op, kept: &impl Fn(usize) -> b
         Op::Reserve(weight) => {
             let ordinal = model.entries.len();
             if kept(ordinal) {
-                bench.gate.reserve(id(ordinal), BUCKET, tokens(weight), now);
+                bench.gate.reserve(id(ordinal), &ask(BUCKET, tokens(weight)), now);
             }
             model.entries.push(kept(ordinal).then_some(Entry { weight, u: None, ended: false }));
         }
@@ -216,11 +216,7 @@ proptest! {
         for metric in [Metric::Requests, Metric::InputTokens] {
             let free = states.iter().filter(|state| state.limit.metric == metric);
             let free = free.map(|state| state.free).min().expect("each metric has a limit");
-            let need = |amount| match metric {
-                Metric::Requests => Weights { requests: amount, ..Weights::default() },
-                Metric::InputTokens => Weights { input_tokens: amount, ..Weights::default() },
-                Metric::Images => Weights { images: amount, ..Weights::default() },
-            };
+            let need = |amount| Weights::only(metric, amount);
             prop_assert_eq!(bench.check(model.now, need(free)), Verdict::Fits);
             let verdict = bench.check(model.now, need(free + 1));
             prop_assert_ne!(&verdict, &Verdict::Fits);

@@ -42,14 +42,15 @@ fn the_next_to_free_is_shown_in_wall_time() {
 #[test]
 fn the_longest_window_says_how_far_back_the_ledger_matters() {
     let mut bench = Bench::new(&[per(10_000, 2), rpd(100)]);
-    assert_eq!(bench.gate.longest_window_ms(), 10_000 + GAMMA_MS);
-    bench.gate.define(BucketId(2), vec![per(3_600_000, 5), rpm(1)], QuotaDay::pacific());
+    assert_eq!(bench.gate.longest_window_ms(), MINUTE_MS + GAMMA_MS);
+    let limits = vec![per(3_600_000, 5), rpm(1)];
+    bench.gate.define(BucketId(2), PROJECT, limits, QuotaDay::pacific());
     assert_eq!(bench.gate.longest_window_ms(), 3_600_000 + GAMMA_MS);
 }
 
 #[test]
 fn the_smallest_limit_of_a_metric_is_found() {
-    use crate::gate::admit::smallest_limit;
+    use crate::gate::limits::smallest_limit;
     let limits = [rpm(15), tpm(250_000), tpd(6_000_000), rpd(9), per(10_000, 12)];
     assert_eq!(smallest_limit(&limits, Metric::InputTokens), Some(&limits[1]));
     assert_eq!(smallest_limit(&limits, Metric::Requests), Some(&limits[3]));

@@ -161,7 +161,7 @@ fn the_limit_itself_fits_and_one_more_never_does() {
     };
     assert_eq!(bench.check(0, tokens(1_001)), never("tpm", 1_001, 1_000));
     assert_eq!(bench.check(0, images(4)), never("ipm", 4, 3));
-    let all = Weights { requests: 16, input_tokens: 0, images: 0 };
+    let all = Weights { requests: 16, input_tokens: 0, ..Weights::default() };
     assert_eq!(bench.check(0, all), never("rpm", 16, 15));
 }
 
@@ -240,7 +240,7 @@ fn a_bucket_without_limits_admits_everything() {
         bench.admit(0, tokens(u64::MAX));
     }
     assert_eq!(bench.state(0), []);
-    assert_eq!(bench.gate.longest_window_ms(), GAMMA_MS);
+    assert_eq!(bench.gate.longest_window_ms(), MINUTE_MS + GAMMA_MS);
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn what_is_restored_counts_until_its_bound_leaves() {
     bench.restore(1, tokens(300), 0);
     bench.restore(2, tokens(300), 20_000);
     // An attempt of nobody's bucket, and one that is over long since.
-    bench.gate.restore(AttemptId(3), BucketId(9), tokens(1), BootMs(BOOT));
-    bench.gate.restore(AttemptId(4), BUCKET, tokens(1_000), BootMs(5));
+    bench.gate.restore(AttemptId(3), BucketId(9), None, tokens(1), BootMs(BOOT));
+    bench.gate.restore(AttemptId(4), BUCKET, None, tokens(1_000), BootMs(5));
     // One whose bound lies ahead, as after a crash.
     bench.restore(5, one(), 30_000 + DELTA_MS);
     bench.opens(30_000, one(), STAY);
@@ -265,11 +265,11 @@ fn what_is_restored_counts_until_its_bound_leaves() {
 fn buckets_do_not_share() {
     let mut bench = Bench::new(&[rpm(1)]);
     let other = BucketId(2);
-    bench.gate.define(other, vec![rpm(1)], QuotaDay::pacific());
+    bench.gate.define(other, PROJECT, vec![rpm(1)], QuotaDay::pacific());
     bench.admit(0, one());
     bench.block(5_000, "shut");
     let now = bench.at(0);
-    assert_eq!(bench.gate.check(other, &one(), now), Verdict::Fits);
+    assert_eq!(bench.gate.check(&ask(other, one()), now), Verdict::Fits);
     assert_eq!(bench.gate.blocked(other), None);
 }
 
@@ -277,7 +277,7 @@ fn buckets_do_not_share() {
 #[should_panic(expected = "defined twice")]
 fn a_bucket_is_defined_once() {
     let mut bench = Bench::new(&[]);
-    bench.gate.define(BUCKET, Vec::new(), QuotaDay::pacific());
+    bench.gate.define(BUCKET, PROJECT, Vec::new(), QuotaDay::pacific());
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn reservation(id: AttemptId, attempt: &Attempt<'_>, time: UnixMs, day_lo: Strin
         s_wall: time,
         s_boot: BootMs(0),
         day_lo,
-        est: Weights { requests: 1, input_tokens: 1_000, images: 0 },
+        est: Weights { requests: 1, input_tokens: 1_000, ..Weights::default() },
     }
 }
 
@@ -169,7 +169,7 @@ fn ended(
         u_wall: time,
         u_boot: BootMs(0),
         day_hi,
-        act: Weights { requests: 1, input_tokens: prompt, images: 0 },
+        act: Weights { requests: 1, input_tokens: prompt, ..Weights::default() },
         tokens: Tokens { prompt, cached, output, thought, tool, total, raw: None },
         http_status: None,
         quota_id: None,

@@ -9,9 +9,10 @@ use super::super::limits::{LimitsReport, limits};
 use super::at;
 use crate::config::{Config, Env};
 use crate::engine::{BucketView, ProjectView};
-use crate::gate::admit::{BucketId, LimitState};
-use crate::gate::limits::{Limit, Source, Window};
+use crate::gate::admit::BucketId;
+use crate::gate::limits::{Limit, Scope, Source, Window};
 use crate::gate::units::{Metric, UnixMs};
+use crate::gate::verdict::LimitState;
 use crate::store::{Batch, BatchId, BatchState};
 
 const NOW: &str = "2026-11-22T19:00:00Z";
@@ -20,7 +21,11 @@ pub(super) fn limits_report() -> LimitsReport {
     let config = Config::built_in(&Env::from_iter([("HOME", "/home/ada")])).unwrap();
     let preset = Source::Preset { name: "gemini-2025-02".into(), tier: "free".into() };
     let state = |metric, window, value, used, reserved, next_free: Option<&str>| LimitState {
-        limit: Limit { metric, window, value, source: preset.clone() },
+        limit: Limit { metric, window, scope: Scope::Project, value, source: preset.clone() },
+        key: None,
+        shared: false,
+        usable: value,
+        provider_allows: None,
         used,
         reserved,
         free: value - used,
@@ -42,6 +47,8 @@ pub(super) fn limits_report() -> LimitsReport {
         wait: Some((at("2026-11-22T19:00:07.050Z"), "rpm: needs 1, 0 of 15 free".into())),
         blocked: None,
         learning: false,
+        others_permille: None,
+        paced: false,
     };
     let learned = BucketView {
         id: BucketId(2),

@@ -74,7 +74,10 @@ async fn what_a_start_needs_is_read_back() {
     let open = reader.open_attempts().await.expect("open ones");
     let seen: Vec<_> = open.iter().map(|a| (a.id.0, a.item_id, a.policy.as_str())).collect();
     assert_eq!(seen, [(3, Some(batch.item(3)), "hold")]);
-    assert_eq!(open[0].est, Weights { requests: 1, input_tokens: 100, images: 3 });
+    assert_eq!(
+        open[0].est,
+        Weights { requests: 1, input_tokens: 100, images: 3, ..Weights::default() }
+    );
     // An aborted one weighs nothing.
     let recent =
         reader.attempts_back(Now { boot: BootMs(0), wall: NOON }, 0).await.expect("recent ones");
@@ -82,7 +85,10 @@ async fn what_a_start_needs_is_read_back() {
     assert_eq!(seen, [(1, BootMs(5_900), true)]);
     let charges = reader.day_charges(NOON).await.expect("charges");
     assert_eq!(charges.len(), 1);
-    assert_eq!(charges[0].2, Weights { requests: 1, input_tokens: 42, images: 2 });
+    assert_eq!(
+        charges[0].2,
+        Weights { requests: 1, input_tokens: 42, images: 2, ..Weights::default() }
+    );
     assert_eq!(reader.last_wall().await.expect("a row"), Some((NOON.plus(3), false)));
 }
 

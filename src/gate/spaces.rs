@@ -1,0 +1,116 @@
+//! A space of quota, and one more for each key where limits count by key.
+
+use std::collections::BTreeMap;
+
+use super::admit::Open;
+use super::limits::{Limit, Scope, Window};
+use super::space::{Reading, Space, View};
+use super::units::{KeyId, Now};
+use super::verdict::LimitState;
+use super::window::AttemptId;
+use crate::calendar::QuotaDay;
+
+/// A space, and one more for each key where limits count by key.
+#[derive(Clone, Debug)]
+pub(super) struct Spaces {
+    pub(super) all: Space,
+    by_key: BTreeMap<KeyId, Space>,
+    key_limits: Vec<Limit>,
+    day: QuotaDay,
+}
+
+impl Spaces {
+    pub(super) fn new(limits: Vec<Limit>, day: QuotaDay) -> Self {
+        let (key_limits, limits) =
+            limits.into_iter().partition(|limit: &Limit| limit.scope == Scope::Key);
+        let all = Space::new(limits, day.clone());
+        Self { all, by_key: BTreeMap::new(), key_limits, day }
+    }
+
+    pub(super) fn redefine(&mut self, limits: Vec<Limit>, open: &[(AttemptId, Open)], now: Now) {
+        let (key_limits, limits): (Vec<_>, Vec<_>) =
+            limits.into_iter().partition(|limit| limit.scope == Scope::Key);
+        self.all.redefine(limits, open, now);
+        let known: Vec<KeyId> = self.by_key.keys().copied().collect();
+        for (key, space) in &mut self.by_key {
+            let of_key = open.iter().filter(|(_, open)| open.ask.key == *key);
+            let of_key: Vec<_> = of_key.copied().collect();
+            space.redefine(key_limits.clone(), &of_key, now);
+        }
+        if !key_limits.is_empty() {
+            for (id, open) in open.iter().filter(|(_, open)| !known.contains(&open.ask.key)) {
+                let new = || Space::new(key_limits.clone(), self.day.clone());
+                self.by_key.entry(open.ask.key).or_insert_with(new).enter_open(*id, open);
+            }
+        }
+        self.key_limits = key_limits;
+    }
+
+    pub(super) fn counts_by_key(&self) -> bool {
+        !self.key_limits.is_empty()
+    }
+
+    /// Enters attempts that were under way before the spaces came into being.
+    pub(super) fn enter_open(&mut self, attempts: &[(AttemptId, Open)]) {
+        for (id, open) in attempts {
+            self.each(open.ask.key, &mut |space| space.enter_open(*id, open));
+        }
+    }
+
+    pub(super) fn each(&mut self, key: KeyId, act: &mut dyn FnMut(&mut Space)) {
+        act(&mut self.all);
+        if !self.key_limits.is_empty() || !self.by_key.is_empty() {
+            let new = || Space::new(self.key_limits.clone(), self.day.clone());
+            act(self.by_key.entry(key).or_insert_with(new));
+        }
+    }
+
+    pub(super) fn states(
+        &mut self,
+        key: Option<KeyId>,
+        view: View,
+        shared: bool,
+        states: &mut Vec<LimitState>,
+    ) {
+        let all = std::iter::once((None, &mut self.all));
+        let keys = self.by_key.iter_mut().map(|(key, space)| (Some(*key), space));
+        for (of_key, space) in all.chain(keys) {
+            if of_key.is_some() && key.is_some() && of_key != key {
+                continue;
+            }
+            for index in 0..space.meters.len() {
+                let Reading { used, reserved, usable, .. } = space.read(index, 0, view);
+                states.push(LimitState {
+                    limit: space.meters[index].limit.clone(),
+                    key: of_key,
+                    shared,
+                    usable,
+                    used,
+                    reserved,
+                    free: usable.saturating_sub(used),
+                    next_free: space.next_free(index, view),
+                    provider_allows: None,
+                });
+            }
+        }
+    }
+
+    /// Takes over all that another bucket's spaces hold; `attempts` are those open there.
+    pub(super) fn absorb(&mut self, other: &Self, attempts: &[(AttemptId, Open)], now: Now) {
+        let is_open = |id| attempts.iter().any(|(known, _)| *known == id);
+        self.all.absorb(&other.all, now, is_open);
+        for (key, space) in &other.by_key {
+            let new = || Space::new(self.key_limits.clone(), self.day.clone());
+            self.by_key.entry(*key).or_insert_with(new).absorb(space, now, is_open);
+        }
+        self.enter_open(attempts);
+    }
+
+    pub(super) fn longest_window_ms(&self) -> u64 {
+        let of_keys = self.key_limits.iter().filter_map(|limit| match limit.window {
+            Window::Rolling { ms } => Some(ms),
+            Window::Day | Window::Concurrent => None,
+        });
+        of_keys.chain([self.all.longest_window_ms()]).max().unwrap_or(0)
+    }
+}

@@ -36,55 +36,73 @@ pub(crate) struct DayRule {
     pub(crate) midnights: Vec<i64>,
 }
 
-/// What a request weighs, by metric.
-pub(crate) type Weight = [u64; 2];
+/// What a request weighs: requests, input tokens, images.
+pub(crate) type Weight = [u64; 3];
+
+/// A no, and the limit that it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) metric: usize,
+    pub(crate) limit: u64,
+    /// `None` for a day's limit.
+    pub(crate) window_ms: Option<u64>,
+}
+
+/// How full the bucket of a rule is, in parts of `1 / window`, so that all is in whole numbers.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    parts: u64,
+    at: u64,
+}
 
 /// Counts what arrives, in the order in which it arrives.
 #[derive(Clone, Debug)]
 pub(crate) struct Oracle {
-    rules: Vec<Rule>,
+    rules: Vec<(Rule, Level)>,
     day: Option<DayRule>,
     /// Whether a refused request counts like an accepted one.
     count_rejected: bool,
     counted: Vec<(u64, Weight)>,
-    pub(crate) accepted: u64,
-    pub(crate) rejected: u64,
 }
 
 impl Oracle {
     pub(crate) fn new(rules: Vec<Rule>, day: Option<DayRule>, count_rejected: bool) -> Self {
-        Self { rules, day, count_rejected, counted: Vec::new(), accepted: 0, rejected: 0 }
+        let full = |rule: Rule| {
+            let parts = rule.limit * rule.window_ms;
+            (rule, Level { parts, at: 0 })
+        };
+        let rules = rules.into_iter().map(full).collect();
+        Self { rules, day, count_rejected, counted: Vec::new() }
     }
 
     /// Counts a request at `at`, or says which limit it breaks.
-    pub(crate) fn offer(&mut self, at: u64, weight: Weight) -> Result<(), String> {
+    pub(crate) fn offer(&mut self, at: u64, weight: Weight) -> Result<(), Refusal> {
         assert!(self.counted.last().is_none_or(|(last, _)| *last <= at), "time runs forward");
-        let refusal = self
-            .rules
-            .iter()
-            .find(|rule| self.breaks(rule, at, weight))
-            .map(|rule| format!("{rule:?}"))
-            .or_else(|| {
-                let day = self.day.as_ref().filter(|day| self.breaks_day(day, at, weight))?;
-                Some(format!("{} of metric {} a day", day.limit, day.metric))
-            });
+        let broken = self.rules.iter().find(|(rule, level)| self.breaks(rule, *level, at, weight));
+        let refusal = match (broken, &self.day) {
+            (Some((rule, _)), _) => Some(Refusal {
+                metric: rule.metric,
+                limit: rule.limit,
+                window_ms: Some(rule.window_ms),
+            }),
+            (None, Some(day)) if self.breaks_day(day, at, weight) => {
+                Some(Refusal { metric: day.metric, limit: day.limit, window_ms: None })
+            }
+            (None, _) => None,
+        };
         if refusal.is_none() || self.count_rejected {
             self.counted.push((at, weight));
-        }
-        match refusal {
-            None => {
-                self.accepted += 1;
-                Ok(())
-            }
-            Some(rule) => {
-                self.rejected += 1;
-                Err(rule)
+            for (rule, level) in &mut self.rules {
+                let parts = filled(rule, *level, at);
+                let taken = weight[rule.metric] * rule.window_ms;
+                *level = Level { parts: parts.saturating_sub(taken), at };
             }
         }
+        refusal.map_or(Ok(()), Err)
     }
 
-    fn breaks(&self, rule: &Rule, at: u64, weight: Weight) -> bool {
-        let window = rule.window_ms;
+    fn breaks(&self, rule: &Rule, level: Level, at: u64, weight: Weight) -> bool {
+        let (window, needs) = (rule.window_ms, weight[rule.metric]);
         let taken: u64 = match rule.shape {
             Shape::Fixed { phase_ms } => {
                 let number = |time: u64| (time + phase_ms) / window;
@@ -92,9 +110,9 @@ impl Oracle {
             }
             Shape::HalfOpen => self.sum(rule.metric, |time| at - time < window),
             Shape::Closed => self.sum(rule.metric, |time| at - time <= window),
-            Shape::TokenBucket => return self.overdraws(rule, at, weight[rule.metric]),
+            Shape::TokenBucket => return filled(rule, level, at) < needs * window,
         };
-        taken + weight[rule.metric] > rule.limit
+        needs > 0 && taken + needs > rule.limit
     }
 
     /// What was counted at the latest instants, as far back as `within` holds.
@@ -103,28 +121,19 @@ impl Oracle {
         newest_first.take_while(|(time, _)| within(*time)).map(|(_, weight)| weight[metric]).sum()
     }
 
-    /// Plays the bucket from as far back as it can matter: in parts of `1 / window`, so that all is
-    /// in whole numbers.
-    fn overdraws(&self, rule: &Rule, at: u64, weight: u64) -> bool {
-        let full = rule.limit * rule.window_ms;
-        let (mut level, mut last) = (full, 0);
-        for (time, taken) in &self.counted {
-            level = full.min(level + (time - last) * rule.limit);
-            level = level.saturating_sub(taken[rule.metric] * rule.window_ms);
-            last = *time;
-        }
-        full.min(level + (at - last) * rule.limit) < weight * rule.window_ms
-    }
-
     fn breaks_day(&self, day: &DayRule, at: u64, weight: Weight) -> bool {
         let number = |time: u64| {
             let time = i64::try_from(time).expect("a simulation is short");
             day.midnights.iter().filter(|midnight| **midnight <= time).count()
         };
-        let today = number(at);
-        let taken = self.sum(day.metric, |time| number(time) == today);
-        taken + weight[day.metric] > day.limit
+        let (today, needs) = (number(at), weight[day.metric]);
+        needs > 0 && self.sum(day.metric, |time| number(time) == today) + needs > day.limit
     }
+}
+
+/// What has run into the rule's bucket by `at`.
+fn filled(rule: &Rule, level: Level, at: u64) -> u64 {
+    (rule.limit * rule.window_ms).min(level.parts + (at - level.at) * rule.limit)
 }
 
 #[test]
@@ -132,7 +141,7 @@ fn windows_count_as_published() {
     let counted = |shape, times: &[u64]| {
         let rule = Rule { metric: 0, limit: 2, window_ms: 60_000, shape };
         let mut oracle = Oracle::new(vec![rule], None, false);
-        times.iter().map(|time| oracle.offer(*time, [1, 0]).is_ok()).collect::<Vec<_>>()
+        times.iter().map(|time| oracle.offer(*time, [1, 0, 0]).is_ok()).collect::<Vec<_>>()
     };
     let fixed = Shape::Fixed { phase_ms: 10_000 };
     assert_eq!(counted(fixed, &[49_998, 49_999, 49_999, 50_000]), [true, true, false, true]);
@@ -151,14 +160,16 @@ fn days_and_refusals_count_as_published() {
     let day = DayRule { metric: 0, limit: 1, midnights: vec![-5, 1_000] };
     let mut oracle = Oracle::new(Vec::new(), Some(day), false);
     let accepted: Vec<_> =
-        [0, 999, 1_000, 9_000].iter().map(|time| oracle.offer(*time, [1, 0]).is_ok()).collect();
+        [0, 999, 1_000, 9_000].iter().map(|time| oracle.offer(*time, [1, 0, 0]).is_ok()).collect();
     assert_eq!(accepted, [true, false, true, false]);
-    assert_eq!((oracle.accepted, oracle.rejected), (2, 2));
     for (count_rejected, third) in [(false, true), (true, false)] {
-        let rule = Rule { metric: 1, limit: 10, window_ms: 100, shape: Shape::HalfOpen };
-        let mut oracle = Oracle::new(vec![rule], None, count_rejected);
-        assert!(oracle.offer(0, [1, 10]).is_ok());
-        assert!(oracle.offer(50, [1, 1]).is_err());
-        assert_eq!(oracle.offer(100, [1, 10]).is_ok(), third);
+        for shape in [Shape::HalfOpen, Shape::TokenBucket] {
+            let rule = Rule { metric: 1, limit: 10, window_ms: 100, shape };
+            let mut oracle = Oracle::new(vec![rule], None, count_rejected);
+            assert!(oracle.offer(0, [1, 10, 0]).is_ok());
+            assert!(oracle.offer(50, [1, 6, 0]).is_err());
+            assert_eq!(oracle.offer(100, [1, 10, 0]).is_ok(), third, "{shape:?}");
+            assert!(oracle.offer(100, [1, 0, 9]).is_ok(), "it weighs nothing that is limited");
+        }
     }
 }

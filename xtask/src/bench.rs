@@ -27,8 +27,8 @@ pub(crate) fn run() -> Result<bool> {
     Ok(true)
 }
 
-/// The rows that a benchmark printed among what cargo says.
-fn table(output: &str) -> Vec<String> {
+/// The rows that were printed among what cargo says.
+pub(crate) fn table(output: &str) -> Vec<String> {
     let is_row = |line: &&str| line.starts_with("| ") && line.ends_with(" |");
     output.lines().filter(is_row).map(str::to_owned).collect()
 }

@@ -6,6 +6,7 @@ mod bench;
 mod count;
 mod prepare;
 mod shell;
+mod sim;
 mod verify;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ cargo xtask TASK
                            with --check only compares, and fails on a difference
   bench                    every benchmark, and one table of what they measured; about two
                            minutes after the build: run it when nothing else runs
+  sim [--table]            the gate against a strict provider in virtual time, and in one line
+                           how much of it; with --table, beside other rules, as a table
   help                     this text";
 
 fn main() -> ExitCode {
@@ -44,8 +47,10 @@ fn main() -> ExitCode {
         ["sqlx-prepare"] => verdict(prepare::write()),
         ["sqlx-prepare", "--check"] => verdict(prepare::check()),
         ["bench"] => verdict(bench::run()),
+        ["sim"] => verdict(sim::play()),
+        ["sim", "--table"] => verdict(sim::table()),
         [] => usage(&format!("no task given\n\n{HELP}")),
-        [task @ ("test" | "sqlx-prepare" | "bench" | "help"), rest @ ..] => {
+        [task @ ("test" | "sqlx-prepare" | "bench" | "sim" | "help"), rest @ ..] => {
             usage(&format!("task `{task}` does not take `{}`\n\n{HELP}", rest.join(" ")))
         }
         [task, ..] => usage(&format!("unknown task `{task}`\n\n{HELP}")),

@@ -71,7 +71,7 @@ pub(super) async fn set_limit(
     let desk = api.inner.desk.clone();
     // In a task of its own: a client that leaves must not leave a change half made.
     let change = tokio::spawn(async move { desk.set(change).await });
-    change.await.map_err(|_| stopping())?.map_err(refused)?;
+    change.await.map_err(|_| stopping())?.map_err(|error| refused(&error))?;
     get_limits(State(api)).await
 }
 
@@ -114,8 +114,8 @@ pub(super) async fn limit_history(
     Ok(Json(history(&params.project, events, clock::now().wall)))
 }
 
-fn refused(error: DeskError) -> Problem {
-    let status = match &error {
+fn refused(error: &DeskError) -> Problem {
+    let status = match error {
         DeskError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         DeskError::Project { .. } | DeskError::Model { .. } => StatusCode::NOT_FOUND,
@@ -124,7 +124,7 @@ fn refused(error: DeskError) -> Problem {
         | DeskError::AllOff
         | DeskError::Restart(_) => StatusCode::BAD_REQUEST,
     };
-    Problem::new(status, chain(&error))
+    Problem::new(status, chain(error))
 }
 
 fn bad(detail: String) -> Problem {

@@ -80,7 +80,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<u8, Failure> {
         .await
         .map_err(|error: EmulatorError| Failure::of(EX_FAILURE)(&error))?;
     eprintln!("emulating the Gemini API on {} (stats: /__emulator/stats)", emulator.base_url());
-    super::serve::until_told_to_stop().await?;
+    super::serve::until_told_to_stop(None).await?;
     emulator.stop().await;
     Ok(0)
 }

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use sd_notify::NotifyState;
+
 use super::{EX_CONFIG, EX_FAILURE, Failure, Global};
 use crate::config::{Env, Listen, Overrides};
+use crate::engine::desk::Desk;
+use crate::telemetry::chain;
 use crate::{daemon, telemetry};
 
 /// Options of `serve`.
@@ -23,14 +27,15 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     telemetry::start(global.log.as_deref(), env.text("JOURNAL_STREAM").is_some());
     stop_on_panic();
     let overrides = Overrides { state_dir: None, spool_dir: args.spool_dir, listen: args.listen };
-    let config = global.config(env, overrides)?;
+    let config = global.config(env, overrides.clone())?;
     let spool_dir = config.server.spool_dir.display().to_string();
     let started = daemon::start(config).await;
     let mut daemon = started.map_err(|error| {
         let code = if error.is_configuration() { EX_CONFIG } else { EX_FAILURE };
         Failure::of(code)(&error)
     })?;
-    let stop = until_told_to_stop();
+    let reload = Reload { desk: daemon.desk().clone(), global: global.clone(), env, overrides };
+    let stop = until_told_to_stop(Some(&reload));
     tokio::pin!(stop);
     tokio::select! {
         () = daemon.ready() => {}
@@ -44,10 +49,10 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         tracing::info!(%address, "listening on http://{address}");
     }
     tracing::info!(spool.dir = %spool_dir, "ready: drop job files into {spool_dir}/incoming");
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("ready")]);
+    notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
     stop.await?;
     tracing::info!("stopping: requests in flight are waited for");
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
     daemon.stop().await;
     Ok(0)
 }
@@ -62,8 +67,35 @@ fn stop_on_panic() {
     }));
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn until_told_to_stop() -> Result<(), Failure> {
+/// What SIGHUP does.
+pub(super) struct Reload<'a> {
+    desk: Desk,
+    global: Global,
+    env: &'a Env,
+    overrides: Overrides,
+}
+
+impl Reload<'_> {
+    /// Reads the configuration anew and takes it up, or keeps the old one and says why.
+    async fn run(&self) {
+        notify(&[NotifyState::Reloading]);
+        let read = self.global.config(self.env, self.overrides.clone());
+        let taken_up = match read {
+            Ok(config) => self.desk.reload(config).await.map_err(|error| chain(&error)),
+            Err(failure) => Err(failure.message),
+        };
+        match taken_up {
+            Ok(()) => tracing::info!("the configuration was read anew and is in force"),
+            Err(reason) => {
+                tracing::error!(%reason, "the old configuration stays in force: {reason}");
+            }
+        }
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. SIGHUP reads the configuration anew, where there is one.
+pub(super) async fn until_told_to_stop(reload: Option<&Reload<'_>>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::of(EX_FAILURE)(&error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -73,14 +105,16 @@ pub(super) async fn until_told_to_stop() -> Result<(), Failure> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: this version reads its configuration at start only");
+                if let Some(reload) = reload {
+                    reload.run().await;
+                }
             }
         }
     }
 }
 
 /// Tells systemd, where it listens.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell systemd");
     }

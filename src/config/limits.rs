@@ -140,13 +140,19 @@ impl Dimension {
 
     /// Reads what a command line or a file says about this dimension.
     pub fn setting(self, text: &str) -> Result<Setting, SettingError> {
-        match self.metric() {
-            Metric::Spend if text.starts_with(|c: char| c.is_ascii_digit()) => match money(text) {
+        match self {
+            Self::Spend if text.starts_with(|c: char| c.is_ascii_digit()) => match money(text) {
                 Some(0) => Err(SettingError::NotPositive),
                 Some(nanos) => Ok(Setting::Value(nanos)),
                 None => Err(SettingError::Money),
             },
-            _ => text.parse(),
+            Self::Rpm
+            | Self::Tpm
+            | Self::Rpd
+            | Self::Tpd
+            | Self::Ipm
+            | Self::Spend
+            | Self::Sessions => text.parse(),
         }
     }
 

@@ -288,14 +288,15 @@ fn in_force(
     } else {
         match project.allowance(model) {
             ModelRule::Known { allowance: Allowance::Limited(limits), .. } => limits,
-            ModelRule::Known { allowance: Allowance::Off { .. }, .. } => Vec::new(),
             ModelRule::Unknown
                 if project.unknown_models == crate::config::UnknownModels::Refuse =>
             {
                 let project = project.name.clone();
                 return Err(DeskError::Model { project, model: model.to_owned() });
             }
-            ModelRule::Unknown => Vec::new(),
+            ModelRule::Known { allowance: Allowance::Off { .. }, .. } | ModelRule::Unknown => {
+                Vec::new()
+            }
         }
     };
     let probe = dimension.limit(0, crate::gate::limits::Source::Config);

@@ -3,7 +3,7 @@
 use super::core::Engine;
 use super::state::{Counted, Effect, SendOrder};
 use crate::caps;
-use crate::config::prices::{Amounts, Prices, cost};
+use crate::config::prices::{Amounts, PicoUsd, Prices, cost};
 use crate::formats::Kind;
 use crate::gate::admit::BucketId;
 use crate::gate::estimate::{Kind as Bounds, Size};
@@ -47,7 +47,7 @@ impl Engine {
             images: 0,
             ..Amounts::default()
         };
-        let spend_nanos = cost(price, &amounts).map_or(0, |cost| cost.to_nanos());
+        let spend_nanos = cost(price, &amounts).map_or(0, PicoUsd::to_nanos);
         self.gate.set_estimates_learned(bucket, learned);
         Weights { requests: 1, input_tokens, images: item.images, spend_nanos, sessions: 0 }
     }
@@ -73,7 +73,7 @@ impl Engine {
             tool_tokens: usage.tool_use_prompt,
             images: 0,
         };
-        cost(price, &amounts).map_or(reserved, |cost| cost.to_nanos())
+        cost(price, &amounts).map_or(reserved, PicoUsd::to_nanos)
     }
 
     /// Learns from what the provider counted.

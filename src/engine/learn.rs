@@ -148,7 +148,7 @@ impl Engine {
                 ),
                 Lesson::Paced => tracing::warn!("{group}: requests keep a distance from now on"),
                 Lesson::Slower { delta_ms } => {
-                    tracing::warn!("{group}: requests are taken to be under way for {delta_ms} ms")
+                    tracing::warn!("{group}: requests are taken to be under way for {delta_ms} ms");
                 }
                 Lesson::Shut { reason, .. } => tracing::warn!("{group}: {reason}"),
             }

@@ -147,9 +147,10 @@ impl Engine {
         let project = lane.project;
         let hindrance = self.hindrance(question.bucket, now);
         let hindrance = hindrance.map(|(until, reason)| (now.wall_at(until), reason));
-        let (key, _) = match self.projects[&project].turns(now).is_empty() {
-            true => (0, Verdict::Fits),
-            false => self.check_keys(now, question.bucket, question.need),
+        let (key, _) = if self.projects[&project].turns(now).is_empty() {
+            (0, Verdict::Fits)
+        } else {
+            self.check_keys(now, question.bucket, question.need)
         };
         let explanation = self.gate.explain(&ask(question.bucket, key, question.need), now);
         let key = self.projects[&project].keys.get(key).map(|key| key.name.clone());

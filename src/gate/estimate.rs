@@ -234,15 +234,15 @@ impl Overruns {
     }
 
     /// How much of a limit on input tokens to leave free, in tokens, so that excess does not meet
-    /// the limit: the 95th percentile (nearest rank) of the excess of 20 windows, and with `learned`
-    /// ratios, which one request in a hundred exceeds, at least 2 % of the limit.
+    /// the limit: the 95th percentile (nearest rank) of the excess of 20 windows, and with
+    /// `learned` ratios, which one request in a hundred exceeds, at least 2 % of the limit.
     ///
     /// Never more than half the limit: with nothing left there would be nothing to learn from.
     #[must_use]
     pub fn margin(&self, limit: u64, learned: bool) -> u64 {
         let mut excess: Vec<u64> = self.windows.iter().map(|(_, sum)| *sum).collect();
         excess.sort_unstable();
-        // Windows that were not yet are taken to be without excess: one prompt alone proves nothing.
+        // Windows that were not yet count as without excess: one prompt alone proves nothing.
         let beyond = OVERRUN_WINDOWS - (OVERRUN_WINDOWS * 95).div_ceil(100) + 1;
         let recent = excess.len().checked_sub(beyond).map_or(0, |at| excess[at]);
         let least = if learned { limit.div_ceil(50) } else { 0 };

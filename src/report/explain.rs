@@ -84,11 +84,11 @@ pub fn explain(project: &str, model: &str, zone: &str, explained: Explained) -> 
         reason,
         until: until.filter(|_| !never).map(next_second),
         key,
-        needs: explanation.needs.into_iter().map(|need| need_out(need, zone, now)).collect(),
+        needs: explanation.needs.iter().map(|need| need_out(need, zone, now)).collect(),
     }
 }
 
-fn need_out(need: Requirement, zone: &str, now: Now) -> NeedOut {
+fn need_out(need: &Requirement, zone: &str, now: Now) -> NeedOut {
     let at = |instant| next_second(now.wall_at(instant));
     let leaving = need.leaving.iter().map(|leaving| LeavingOut {
         at: at(leaving.at),
@@ -133,7 +133,8 @@ pub fn text(report: &ExplainReport) -> String {
             amount(usable)
         );
         if let Some(at) = need.fits_at {
-            line.push_str(&format!("; fits at {}", time(at)));
+            line += "; fits at ";
+            line += &time(at);
         }
         lines.push(line);
         for leaving in &need.leaving {

@@ -14,8 +14,9 @@ use super::window::{AttemptId, DELTA_MS};
 /// Of a limit at least so many thousandths stay in use, however often others are in the way.
 pub(super) const SHARE_FLOOR: u64 = 300;
 
-/// So much of the share in use is left after a refusal that the books do not explain.
-const SHARE_KEPT: u64 = 900;
+/// So much of the share in use is left after a refusal that the books do not explain: the first in
+/// ten minutes, the second, and any later one.
+const SHARE_KEPT: [u64; 3] = [900, 800, 700];
 
 /// And so much comes back after [`CLEAN_MS`] without one in which the share was used.
 const SHARE_BACK: u64 = 20;
@@ -441,12 +442,13 @@ impl Bucket {
             meter.clean_since = now.boot;
             return;
         }
-        let left = (WHOLE - seen).min(meter.share * SHARE_KEPT / WHOLE);
+        trust.unexplained.retain(|at| at.until(now.boot) < SUSPICION_MS);
+        let kept = SHARE_KEPT[trust.unexplained.len().min(SHARE_KEPT.len() - 1)];
+        let left = (WHOLE - seen).min(meter.share * kept / WHOLE);
         meter.share = left.max(meter.share / 2).clamp(SHARE_FLOOR, WHOLE);
         meter.clean_since = now.boot;
         meter.reached = false;
         lessons.push(Lesson::Share { dimension, permille: meter.share });
-        trust.unexplained.retain(|at| at.until(now.boot) < SUSPICION_MS);
         trust.unexplained.push(now.boot);
         trust.suspicious_until = Some(now.boot.plus(TRUST_MS));
         if trust.unexplained.len() >= 2 && !trust.paced {

@@ -148,6 +148,9 @@ const BUCKET: BucketId = BucketId(1);
 const MINUTE_MS: u64 = 60_000;
 const HASTE_MS: u64 = 600_000;
 const AHEAD_MS: u64 = 60_000;
+/// What the engine waits at least after a refusal that says nothing; longer with the next one.
+const BACKOFF_MS: u64 = 2_000;
+
 const JITTER_MS: u64 = 500;
 
 /// The gate as the engine uses it, with at most one flaw.
@@ -159,6 +162,8 @@ pub(crate) struct GateClient {
     flaw: Option<Flaw>,
     /// How far its clock is behind.
     behind_ms: u64,
+    /// Refusals that said nothing, one after another.
+    unexplained: u32,
     /// What was settled before its time.
     early: BTreeMap<AttemptId, (BootMs, DayCharge)>,
     needs: BTreeMap<AttemptId, Weight>,
@@ -182,6 +187,7 @@ impl GateClient {
             day,
             flaw,
             behind_ms: 0,
+            unexplained: 0,
             early: BTreeMap::new(),
             needs: BTreeMap::new(),
             last_wall: UnixMs(i64::MIN),
@@ -283,6 +289,7 @@ impl Client for GateClient {
         let actual = match end {
             End::Answered(actual) => {
                 self.gate.unblock(id);
+                self.unexplained = 0;
                 actual
             }
             End::Broken | End::Refused => need,
@@ -299,7 +306,12 @@ impl Client for GateClient {
             let until = now.boot.plus(no.retry_after_ms);
             self.gate.block(BUCKET, until, "the provider said when".to_owned());
         } else if !self.has(Flaw::LearnsNothing) {
-            self.gate.throttled(id, &throttle(no), now, JITTER_MS);
+            if self.gate.throttled(id, &throttle(no), now, JITTER_MS).is_none() {
+                self.unexplained = (self.unexplained + 1).min(6);
+                let backoff = BACKOFF_MS << self.unexplained;
+                let until = now.boot.plus(no.retry_after_ms.max(backoff));
+                self.gate.block(BUCKET, until, "the provider said no more".to_owned());
+            }
         }
         self.settle(id, End::Refused, now)
     }

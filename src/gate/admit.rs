@@ -367,7 +367,8 @@ impl Gate {
         if from == into {
             return;
         }
-        let open = self.open_in_bucket(from);
+        let own = self.open_in_bucket(into);
+        let theirs = self.open_in_bucket(from);
         let gone = self.buckets.remove(&from).expect("every bucket in use is defined at start");
         for open in self.attempts.values_mut().filter(|open| open.ask.bucket == from) {
             open.ask.bucket = into;
@@ -376,7 +377,7 @@ impl Gate {
             *target = into;
         }
         self.aliases.insert(from, into);
-        self.bucket(into).spaces.absorb(&gone.spaces, &open, now);
+        self.bucket(into).spaces.absorb(&gone.spaces, (&own, &theirs), now);
         let until = gone.block.map(|block| (block.until, block.reason));
         if let Some((until, reason)) = until {
             self.block(into, until, reason);

@@ -252,6 +252,7 @@ impl Gate {
         self.each(&open.ask, &mut |space| {
             space.settle(id, (&open.ask.need, &actual), u, end);
             space.days.charge(charge, &actual);
+            space.let_go(now);
         });
         let short = actual.input_tokens.saturating_sub(open.ask.need.input_tokens);
         let bucket = self.bucket(open.ask.bucket);

@@ -247,7 +247,6 @@ impl Gate {
         let edges = self.edges(open.ask.bucket);
         let days = &mut self.bucket(open.ask.bucket).spaces.all.days;
         let hi = days.last_day(now.wall_at(u), edges).max(open.day_lo);
-        days.forget_before(now);
         let charge = DayCharge { lo: open.day_lo, hi };
         self.each(&open.ask, &mut |space| {
             space.settle(id, (&open.ask.need, &actual), u, end);

@@ -3,6 +3,7 @@
 mod blocks;
 mod changes;
 mod days;
+mod edges;
 mod estimate;
 mod properties;
 mod spaces;

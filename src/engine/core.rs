@@ -192,6 +192,17 @@ impl Engine {
         self.lanes.insert(id, Lane::new(project, group, true));
     }
 
+    /// Adds a lane for a model that was turned off while something of it was queued.
+    pub(super) fn turned_off(&mut self, id: BucketId, project: i64, group: String, reason: String) {
+        if self.lanes.contains_key(&id) {
+            return;
+        }
+        let day = self.projects[&project].day.clone();
+        self.gate.define(id, ProjectId(project), Vec::new(), day);
+        let lane = Lane { off: Some(reason), ..Lane::new(project, group, false) };
+        self.lanes.insert(id, lane);
+    }
+
     fn open(&mut self, setup: BatchSetup) {
         if self.jobs.contains_key(&setup.id) {
             return;
@@ -342,6 +353,7 @@ impl Engine {
                         .gate
                         .blocked(id)
                         .map(|(until, reason)| (at(until), reason.to_owned())),
+                    off: lane.off.clone(),
                     learning: lane.learning,
                     others_permille: self.gate.others_permille(id, now),
                     paced: self.gate.is_paced(id, now),

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::start::{self, Pace, Route, Routes};
-use super::state::{Event, NewLimits};
+use super::state::{Event, NewLimits, Rule};
 use crate::clock;
 use crate::config::{ALL_MODELS, Config, Dimension, ModelRule, Project, Setting};
-use crate::config::{SettingError, UnknownDimension};
+use crate::config::{SettingError, UnknownDimension, UnknownModels};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Allowance, Limit, Window};
 use crate::gate::units::Metric;
@@ -246,7 +246,10 @@ impl Desk {
                 forgotten = Some((model.bucket_id, *metric, *window));
             }
             let rule = rule_of(project, &model.model);
-            buckets.extend(rule.map(|rule| (model.bucket_id, model.quota_group, rule)));
+            if matches!(rule, Rule::Learn) {
+                self.routes.write().add(&project.name, &model.model, model.bucket_id);
+            }
+            buckets.push((model.bucket_id, model.quota_group, rule));
         }
         buckets.sort_by_key(|(id, ..): &(BucketId, _, _)| *id);
         buckets.dedup_by_key(|(id, ..)| *id);
@@ -265,15 +268,20 @@ impl Desk {
     }
 }
 
-/// What a bucket may do by presets, configuration and users; none for one of which none says
-/// anything.
-fn rule_of(project: &Project, model: &str) -> Option<Result<Vec<Limit>, String>> {
+/// What a bucket may do by presets, configuration and users.
+fn rule_of(project: &Project, model: &str) -> Rule {
     match project.allowance(model) {
-        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Some(Ok(limits)),
+        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Rule::Limited(limits),
         ModelRule::Known { allowance: Allowance::Off { source }, .. } => {
-            Some(Err(format!("{model} is off ({source})")))
+            Rule::Off(start::off(model, &source))
         }
-        ModelRule::Unknown => None,
+        ModelRule::Unknown => match project.unknown_models {
+            UnknownModels::Learn => Rule::Learn,
+            UnknownModels::Refuse => {
+                let name = &project.name;
+                Rule::Off(format!("project {name} refuses models that nobody knows, as {model}"))
+            }
+        },
     }
 }
 
@@ -288,9 +296,7 @@ fn in_force(
     } else {
         match project.allowance(model) {
             ModelRule::Known { allowance: Allowance::Limited(limits), .. } => limits,
-            ModelRule::Unknown
-                if project.unknown_models == crate::config::UnknownModels::Refuse =>
-            {
+            ModelRule::Unknown if project.unknown_models == UnknownModels::Refuse => {
                 let project = project.name.clone();
                 return Err(DeskError::Model { project, model: model.to_owned() });
             }

@@ -175,17 +175,7 @@ impl Engine {
         for (id, group, rule) in new.buckets {
             let known = self.lanes.contains_key(&id);
             let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(new.project, group, false));
-            let limits = match rule {
-                Ok(limits) => {
-                    lane.off = None;
-                    lane.learning = false;
-                    limits
-                }
-                Err(reason) => {
-                    lane.off = Some(reason);
-                    Vec::new()
-                }
-            };
+            let limits = lane.take_up(rule);
             if known {
                 self.gate.redefine(id, limits, now);
             } else {

@@ -96,7 +96,8 @@ impl Routes {
         self.projects.keys().map(String::as_str)
     }
 
-    /// Takes up what a project's models may do from now on; models that were learned of stay.
+    /// Takes up what a project's models may do from now on; those that were learned of are to be
+    /// added again.
     pub(super) fn renew(
         &mut self,
         project: &config::Project,
@@ -105,11 +106,11 @@ impl Routes {
     ) {
         if let Some((_, unknown, models)) = self.projects.get_mut(&project.name) {
             *unknown = project.unknown_models;
-            models.extend(models_of(project, setup, buckets));
+            *models = models_of(project, setup, buckets);
         }
     }
 
-    /// Adds a model that was learned of.
+    /// Adds a model that was learned of, or of which nothing is said any more.
     pub fn add(&mut self, project: &str, model: &str, id: BucketId) {
         if let Some((_, _, models)) = self.projects.get_mut(project) {
             models.insert(model.to_owned(), Route::Bucket { id, limits: Arc::new([]) });
@@ -173,6 +174,11 @@ fn models_of(
     models
 }
 
+/// Why nothing of a model is sent that is not offered.
+pub(super) fn off(model: &str, source: &Source) -> String {
+    format!("{model} is off ({source})")
+}
+
 /// Enters every project of the configuration in the database and builds an engine on it.
 ///
 /// # Errors
@@ -231,6 +237,11 @@ async fn build(
         let Some((id, unknown, models)) = routes.projects.get_mut(&model.project) else { continue };
         // A model that is off, or was given up, keeps no way around its limits.
         let rule = config.project(&model.project).map(|project| project.allowance(&model.model));
+        if let Some(ModelRule::Known { allowance: Allowance::Off { source }, .. }) = &rule {
+            let reason = off(&model.model, source);
+            engine.turned_off(model.bucket_id, *id, model.quota_group, reason);
+            continue;
+        }
         let learned = matches!(rule, Some(ModelRule::Unknown));
         if !learned || matches!(unknown, UnknownModels::Refuse) {
             continue;

@@ -131,12 +131,23 @@ pub struct NewLimits {
     pub(super) pace: Pace,
     /// What all of its buckets share.
     pub(super) shared: Vec<Limit>,
-    /// Its buckets, with their quota groups: their limits, or why they are off.
-    pub(super) buckets: Vec<(BucketId, String, Result<Vec<Limit>, String>)>,
+    /// Its buckets, with their quota groups.
+    pub(super) buckets: Vec<(BucketId, String, Rule)>,
     /// Of which limit nothing learned holds any more.
     pub(super) forget: Option<(BucketId, Metric, Window)>,
     /// Told when they are in force.
     pub(super) done: oneshot::Sender<()>,
+}
+
+/// What presets, configuration and users say of a bucket.
+#[derive(Debug)]
+pub(super) enum Rule {
+    /// Its limits.
+    Limited(Vec<Limit>),
+    /// Why nothing of it is sent.
+    Off(String),
+    /// Nothing: its limits are found out.
+    Learn,
 }
 
 /// Everything the engine can order.
@@ -348,6 +359,29 @@ impl Lane {
 }
 
 impl Lane {
+    /// Takes up what is said of it, and returns its limits.
+    pub(super) fn take_up(&mut self, rule: Rule) -> Vec<Limit> {
+        match rule {
+            Rule::Limited(limits) => {
+                self.off = None;
+                self.learning = false;
+                limits
+            }
+            Rule::Off(reason) => {
+                self.off = Some(reason);
+                Vec::new()
+            }
+            Rule::Learn => {
+                self.off = None;
+                if !self.learning {
+                    self.learning = true;
+                    self.crowd = Some(Crowd { at_once: 1, good: 0 });
+                }
+                Vec::new()
+            }
+        }
+    }
+
     /// A request was answered: after as many as go at once, one more may.
     pub(super) fn went_well(&mut self, at_most: u32) {
         let Some(crowd) = &mut self.crowd else { return };
@@ -466,6 +500,8 @@ pub struct BucketView {
     pub wait: Option<(UnixMs, String)>,
     /// Until when and why the provider's no shuts it.
     pub blocked: Option<(UnixMs, String)>,
+    /// Why nothing of it is sent: it was turned off.
+    pub off: Option<String>,
     /// Whether its limits are not known yet.
     pub learning: bool,
     /// What somebody else uses of its quota, in thousandths.

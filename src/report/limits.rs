@@ -68,6 +68,8 @@ pub enum BucketState {
     Blocked,
     /// Open, with few requests at once: nobody knows its limits.
     Learning,
+    /// Nothing of it is sent: a preset, the configuration or a user says so.
+    Off,
 }
 
 /// One limit as it stands.
@@ -221,11 +223,13 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
         models.push(view.group.clone());
     }
     let waits = view.wait.filter(|(until, _)| *until > now);
-    let (state, hindrance) = match (view.blocked, waits) {
-        (Some(blocked), _) => (BucketState::Blocked, Some(blocked)),
-        (None, Some(wait)) => (BucketState::Waiting, Some(wait)),
-        (None, None) if view.learning => (BucketState::Learning, None),
-        (None, None) => (BucketState::Open, None),
+    let (state, hindrance) = match (view.off, view.blocked, waits) {
+        // For as long as nobody says otherwise, which is no time.
+        (Some(reason), ..) => (BucketState::Off, Some((UnixMs(0), reason))),
+        (None, Some(blocked), _) => (BucketState::Blocked, Some(blocked)),
+        (None, None, Some(wait)) => (BucketState::Waiting, Some(wait)),
+        (None, None, None) if view.learning => (BucketState::Learning, None),
+        (None, None, None) => (BucketState::Open, None),
     };
     let (until, reason) = hindrance.unzip();
     BucketOut {

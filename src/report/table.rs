@@ -272,7 +272,7 @@ fn bucket_cells(bucket: &BucketOut) -> [Cell; 3] {
         match bucket.state {
             BucketState::Open => state,
             BucketState::Waiting | BucketState::Learning => state.fg(Color::Yellow),
-            BucketState::Blocked => state.fg(Color::Red),
+            BucketState::Blocked | BucketState::Off => state.fg(Color::Red),
         },
     ]
 }
@@ -283,6 +283,7 @@ fn state_word(state: BucketState) -> &'static str {
         BucketState::Waiting => "waiting",
         BucketState::Blocked => "blocked",
         BucketState::Learning => "learning",
+        BucketState::Off => "off",
     }
 }
 

@@ -128,6 +128,13 @@ impl Site {
         self.edit_config("tier = \"free\"", &format!("tier = \"free\"\nmax_in_flight = {count}"));
     }
 
+    /// Lets commands reach the daemon: it listens on a socket of a name that is known before.
+    pub(crate) fn open_socket(&self) {
+        let socket = self.path("socket");
+        let listen = format!("\"127.0.0.1:0\", \"unix:{}\"", socket.display());
+        self.edit_config("\"127.0.0.1:0\"", &listen);
+    }
+
     /// Drops a file the way users are told to: under a hidden name, then renamed.
     pub(crate) fn drop_file(&self, name: &str, content: impl AsRef<[u8]>) {
         let incoming = self.path("spool/incoming");
@@ -176,6 +183,18 @@ impl Site {
             stdout: fs::read_to_string(child.log.with_extension("out")).unwrap(),
             stderr: child.log(),
         }
+    }
+
+    /// Runs a command that must end well, and returns what it printed.
+    pub(crate) async fn told(&self, args: &[&str]) -> String {
+        let ended = self.run(args).await;
+        assert_eq!(ended.code, 0, "{args:?}: {}\n{}", ended.stderr, self.logs());
+        ended.stdout
+    }
+
+    /// The document that a command prints.
+    pub(crate) async fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.told(args).await).unwrap()
     }
 
     /// Starts the daemon and waits until it says that it is ready, on its log and over HTTP.
@@ -284,15 +303,31 @@ impl Daemon {
 
     /// Asks its API: the status and the document.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
-        let address = self.address.unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap())
+        let (status, body) = http_get(self.address.unwrap(), path).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The bucket of a model of the project `demo`, as the daemon shows it.
+    pub(crate) async fn bucket(&self, model: &str) -> Value {
+        let (_, report) = self.get("/api/v1/limits").await;
+        let buckets = report["buckets"].as_array().unwrap();
+        let has = |bucket: &&Value| {
+            bucket["models"].as_array().unwrap().iter().any(|known| known == model)
+        };
+        buckets.iter().find(has).unwrap_or_else(|| panic!("no {model} in {report}")).clone()
+    }
+
+    /// Waits until a bucket is as it must become.
+    pub(crate) async fn bucket_when(
+        &self,
+        site: &Site,
+        model: &str,
+        is: impl Fn(&Value) -> bool,
+    ) -> Value {
+        site.until(&format!("the bucket of {model}"), async || {
+            Some(self.bucket(model).await).filter(&is)
+        })
+        .await
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -312,6 +347,12 @@ impl Daemon {
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     /// SIGTERM, and the good end that must follow.
@@ -334,6 +375,31 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asks for a document: the status and the body.
+async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+/// The calls that an emulator decided, in their order.
+pub(crate) async fn calls(emulator: &Emulator) -> Vec<Value> {
+    let (status, log) = http_get(emulator.addr(), "/__emulator/log").await;
+    assert_eq!(status, 200, "{log}");
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// One limit of a bucket; null where there is none.
+pub(crate) fn limit(bucket: &Value, dimension: &str) -> Value {
+    let limits = bucket["limits"].as_array().unwrap();
+    limits.iter().find(|limit| limit["dimension"] == dimension).cloned().unwrap_or_default()
 }
 
 /// An emulator on a free port; `models` is the text below `[[project]]` of the project `demo`.

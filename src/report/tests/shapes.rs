@@ -46,6 +46,7 @@ pub(super) fn limits_report() -> LimitsReport {
         in_flight: 2,
         wait: Some((at("2026-11-22T19:00:07.050Z"), "rpm: needs 1, 0 of 15 free".into())),
         blocked: None,
+        off: None,
         learning: false,
         others_permille: None,
         paced: false,
@@ -57,6 +58,7 @@ pub(super) fn limits_report() -> LimitsReport {
         in_flight: 0,
         wait: Some((at(NOW), "over".into())),
         blocked: None,
+        off: None,
         learning: true,
         ..flash.clone()
     };

@@ -50,6 +50,15 @@ max_in_flight = 1
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let before = resident_kib();
+    let gate = buckets(1_000);
+    let grown = resident_kib().saturating_sub(before);
+    row(
+        "memory of 1,000 buckets of 4 limits, each with 15 requests in its windows",
+        &format!("{grown} KiB"),
+        "goal 64 MiB",
+    );
+    drop(gate);
     for (windows, daily) in [("rpm and tpm", false), ("rpm, tpm, rpd and tpd", true)] {
         let mut few = passes(1_000, daily);
         let mut many = passes(100_000, daily);
@@ -60,15 +69,6 @@ async fn main() -> Result<()> {
             &format!("1,000 open attempts: {few} ns: {}", ratio(many, few)),
         );
     }
-    let before = resident_kib();
-    let gate = buckets(1_000);
-    let grown = resident_kib().saturating_sub(before);
-    row(
-        "memory of 1,000 buckets of 4 limits, each with 15 requests in its windows",
-        &format!("{grown} KiB"),
-        "goal 64 MiB",
-    );
-    drop(gate);
     let begun = now();
     let (sent, length) = day_of(2_000);
     row(

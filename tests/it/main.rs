@@ -12,6 +12,7 @@ mod crash;
 mod disk_full;
 mod faults;
 mod harness;
+mod learning;
 mod limits;
 mod refusals;
 mod startup;

@@ -60,6 +60,22 @@ async fn main() -> Result<()> {
             &format!("1,000 open attempts: {few} ns: {}", ratio(many, few)),
         );
     }
+    let before = resident_kib();
+    let gate = buckets(1_000);
+    let grown = resident_kib().saturating_sub(before);
+    row(
+        "memory of 1,000 buckets of 4 limits, each with 15 requests in its windows",
+        &format!("{grown} KiB"),
+        "goal 64 MiB",
+    );
+    drop(gate);
+    let begun = now();
+    let (sent, length) = day_of(2_000);
+    row(
+        "a simulated day of 2,000 requests a minute",
+        &format!("{} ms", begun.elapsed().as_millis()),
+        &format!("{sent} requests in {} simulated hours; goal 10 s", length / 3_600_000),
+    );
     let one = steps(1).await?;
     let many = steps(100).await?;
     row(
@@ -75,13 +91,61 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// How long one request's way through the gate takes, in nanoseconds.
-fn passes(open: i64, daily: bool) -> Vec<u64> {
+/// So many buckets, each with requests in its windows.
+fn buckets(count: i64) -> Gate {
+    let mut gate = Gate::default();
+    for bucket in 0..count {
+        let id = BucketId(bucket);
+        gate.define(id, ProjectId(1), limits(u64::MAX / 2, true), QuotaDay::pacific());
+        for attempt in 0..15 {
+            let (attempt, ask) = (AttemptId(bucket * 100 + attempt), Ask { bucket: id, ..ASK });
+            gate.reserve(attempt, &ask, START);
+            gate.bound(attempt, START.boot);
+            gate.settle(attempt, WEIGHT, START);
+        }
+    }
+    gate
+}
+
+/// Plays a day with always something to send and answers after 200 ms; returns how many requests
+/// went and how long the day was, in milliseconds.
+fn day_of(rpm: u64) -> (u64, u64) {
+    const DAY_MS: u64 = 86_400_000;
+    let mut gate = Gate::default();
+    let mut limits = limits(u64::MAX / 2, true);
+    limits[0].value = rpm;
+    gate.define(BUCKET, ProjectId(1), limits, QuotaDay::pacific());
+    let (mut ms, mut sent) = (0, 0);
+    while ms < DAY_MS {
+        let at = later(START, ms);
+        match gate.check(&ASK, at) {
+            Verdict::Fits => {
+                sent += 1;
+                let id = AttemptId(i64::try_from(sent).unwrap_or(i64::MAX));
+                gate.reserve(id, &ASK, at);
+                gate.flushed(id, later(at, 20));
+                gate.bound(id, at.boot.plus(200));
+                gate.settle(id, WEIGHT, later(at, 200));
+            }
+            Verdict::Wait(wait) => ms = wait.until.0 - START.boot.0,
+            Verdict::Never(never) => panic!("{never}"),
+        }
+    }
+    (sent, ms)
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn limits(value: u64, daily: bool) -> Vec<Limit> {
     let limit = |metric, window| Limit {
         metric,
         window,
         scope: Scope::Project,
-        value: u64::MAX / 2,
+        value,
         source: Source::Config,
     };
     let minute = Window::Rolling { ms: MINUTE_MS };
@@ -90,8 +154,13 @@ fn passes(open: i64, daily: bool) -> Vec<u64> {
         limits.push(limit(Metric::Requests, Window::Day));
         limits.push(limit(Metric::InputTokens, Window::Day));
     }
+    limits
+}
+
+/// How long one request's way through the gate takes, in nanoseconds.
+fn passes(open: i64, daily: bool) -> Vec<u64> {
     let mut gate = Gate::default();
-    gate.define(BUCKET, ProjectId(1), limits, QuotaDay::pacific());
+    gate.define(BUCKET, ProjectId(1), limits(u64::MAX / 2, daily), QuotaDay::pacific());
     for id in 0..open {
         gate.reserve(AttemptId(id), &ASK, START);
     }

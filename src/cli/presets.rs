@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{EX_USAGE, Failure, print, print_json};
-use crate::config::{Dimension, Preset, PresetModel, Setting, preset, presets};
+use crate::config::{
+    ALL_MODELS, Dimension, Preset, PresetModel, Setting, dollars, preset, presets,
+};
 
 /// Options of `limits presets`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +69,7 @@ fn listed() -> Vec<Listed<'static>> {
         newest.is_some_and(|newest| newest.name == preset.name)
     };
     let of_tier = |preset: &Preset, tier: &String| {
-        preset.models.iter().filter(|model| model.tiers.contains_key(tier)).count()
+        models(preset).filter(|model| model.tiers.contains_key(tier)).count()
     };
     presets()
         .iter()
@@ -77,7 +79,7 @@ fn listed() -> Vec<Listed<'static>> {
             provider: &preset.provider,
             source: &preset.source,
             newest: is_newest(preset),
-            models: preset.models.len(),
+            models: models(preset).count(),
             tiers: preset
                 .tiers
                 .iter()
@@ -85,6 +87,11 @@ fn listed() -> Vec<Listed<'static>> {
                 .collect(),
         })
         .collect()
+}
+
+/// The models of a preset, without what it says of all of them together.
+fn models(preset: &Preset) -> impl Iterator<Item = &PresetModel> {
+    preset.models.iter().filter(|model| model.id != ALL_MODELS)
 }
 
 /// The list as a table, oldest first, and what is the default.
@@ -149,10 +156,14 @@ fn dimensions(preset: &Preset) -> Vec<Dimension> {
 }
 
 fn cell(settings: &BTreeMap<Dimension, Setting>, dimension: Dimension) -> String {
-    if settings.values().any(|setting| *setting == Setting::Off) {
+    let of_model = !matches!(dimension, Dimension::Spend | Dimension::Sessions);
+    if of_model && settings.values().any(|setting| *setting == Setting::Off) {
         return "off".to_owned();
     }
     match settings.get(&dimension) {
+        Some(Setting::Value(value)) if dimension == Dimension::Spend => {
+            format!("${}", dollars(*value))
+        }
         Some(Setting::Value(value)) => value.to_string(),
         Some(Setting::None) => "none".to_owned(),
         Some(Setting::Off) | None => String::new(),
@@ -235,10 +246,11 @@ mod tests {
         ] {
             assert!(rows.iter().any(|found| found == row), "{row} in\n{text}");
         }
-        assert!(!text.contains("tier2"), "nothing is known there");
+        let of_tier2: Vec<_> = rows.iter().filter(|row| row.contains(" tier2 ")).collect();
+        assert_eq!(of_tier2, ["* tier2 $50"], "nothing is known there of a model");
         assert!(text.contains("\ngemini-2.0-flash: also gemini-2.0-flash-001\n"));
         let json = document(newest);
-        let pro = &json["models"][6];
+        let pro = &json["models"][7];
         assert_eq!(pro["id"], "gemini-3.1-pro-preview");
         assert_eq!(pro["quota_group"], "gemini-3.1-pro");
         let tiers = json!({

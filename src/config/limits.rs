@@ -248,8 +248,9 @@ impl Project {
     #[must_use]
     pub fn shared_limits(&self) -> Vec<Limit> {
         let empty = BTreeMap::new();
+        let row = self.preset_row(ALL_MODELS);
         let layers = Layers {
-            of_preset: &empty,
+            of_preset: row.and_then(|row| row.tiers.get(&self.tier)).unwrap_or(&empty),
             preset: self.preset_source(),
             written: self.limits.iter().find(|limits| limits.model == ALL_MODELS),
             set: self.set.get(ALL_MODELS).unwrap_or(&empty),
@@ -267,12 +268,16 @@ impl Project {
         let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);
         let own = self.limits.iter().map(|limits| limits.model.as_str());
         let written = own.filter(|model| *model != ALL_MODELS).collect::<Vec<_>>();
-        let is_written =
-            |group: &&str| written.iter().any(|model| self.quota_group(model) == *group);
+        let has_model = |group: &&str| {
+            let of_preset = self.preset.into_iter().flat_map(|preset| &preset.models);
+            written.iter().any(|model| self.quota_group(model) == *group)
+                || of_preset.into_iter().any(|row| row.quota_group == *group)
+        };
         let set = self.set.keys().map(String::as_str).filter(|group| *group != ALL_MODELS);
-        let set: Vec<_> = set.filter(|group| !is_written(group)).collect();
+        let set: Vec<_> = set.filter(|group| !has_model(group)).collect();
         of_preset
             .map(|row| row.id.as_str())
+            .filter(|model| *model != ALL_MODELS)
             .chain(written.into_iter().chain(set).filter(|model| self.preset_row(model).is_none()))
             .collect()
     }

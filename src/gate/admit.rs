@@ -247,11 +247,11 @@ impl Gate {
         let edges = self.edges(open.ask.bucket);
         let days = &mut self.bucket(open.ask.bucket).spaces.all.days;
         let hi = days.last_day(now.wall_at(u), edges).max(open.day_lo);
-        days.forget_before(now);
         let charge = DayCharge { lo: open.day_lo, hi };
         self.each(&open.ask, &mut |space| {
             space.settle(id, (&open.ask.need, &actual), u, end);
             space.days.charge(charge, &actual);
+            space.let_go(now);
         });
         let bucket = self.bucket(open.ask.bucket);
         bucket.forget_canary(id);
@@ -385,7 +385,8 @@ impl Gate {
         if from == into {
             return;
         }
-        let open = self.open_in_bucket(from);
+        let own = self.open_in_bucket(into);
+        let theirs = self.open_in_bucket(from);
         let gone = self.buckets.remove(&from).expect("every bucket in use is defined at start");
         for open in self.attempts.values_mut().filter(|open| open.ask.bucket == from) {
             open.ask.bucket = into;
@@ -394,7 +395,7 @@ impl Gate {
             *target = into;
         }
         self.aliases.insert(from, into);
-        self.bucket(into).spaces.absorb(&gone.spaces, &open, now);
+        self.bucket(into).spaces.absorb(&gone.spaces, (&own, &theirs), now);
         let until = gone.block.map(|block| (block.until, block.reason));
         if let Some((until, reason)) = until {
             self.block(into, until, reason);

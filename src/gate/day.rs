@@ -17,8 +17,11 @@ pub const DAY_EDGE_MS: u64 = 2_000;
 /// How long after a day's start a bucket stays shut when the day before had run out.
 pub const DAY_GRACE_MS: u64 = 30_000;
 
-/// Days of use that are kept around the present one.
-const DAYS_KEPT: u64 = 4;
+/// So many days of use are kept: those that were charged last, wherever the clock stood then.
+const DAYS_KEPT: usize = 48;
+
+/// An attempt is charged to so many days from its first on, and to its last one.
+const DAYS_CHARGED: usize = 20;
 
 /// The quota days that one attempt is charged to, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +33,12 @@ pub struct DayCharge {
 }
 
 impl DayCharge {
-    /// Each of its days, at most 40: more would be a clock that lies.
+    /// Each of its days; where there are very many of them a clock lied, and those in the middle
+    /// are left out.
     fn days(self) -> impl Iterator<Item = NaiveDate> {
-        self.lo.iter_days().take_while(move |day| *day <= self.hi.max(self.lo)).take(40)
+        let last = self.hi.max(self.lo);
+        let first = self.lo.iter_days().take_while(move |day| *day < last).take(DAYS_CHARGED);
+        first.chain([last])
     }
 }
 
@@ -60,10 +66,25 @@ impl Default for DayEdges {
 pub(super) struct DayUse {
     zone: QuotaDay,
     cached: Option<DaySpan>,
-    settled: BTreeMap<NaiveDate, Sums>,
-    /// What others used, as a refusal showed.
-    others: BTreeMap<NaiveDate, Weights>,
+    settled: BTreeMap<NaiveDate, Settled>,
+    charges: u64,
     open: Sums,
+}
+
+/// What counts on one day for certain.
+#[derive(Clone, Debug, Default)]
+struct Settled {
+    own: Sums,
+    /// What others used, as a refusal showed.
+    others: Sums,
+    /// The number of the charge that came last.
+    charged: u64,
+}
+
+impl Settled {
+    fn get(&self, metric: Metric) -> u64 {
+        self.own.get(metric).saturating_add(self.others.get(metric))
+    }
 }
 
 impl DayUse {
@@ -72,7 +93,7 @@ impl DayUse {
             zone,
             cached: None,
             settled: BTreeMap::new(),
-            others: BTreeMap::new(),
+            charges: 0,
             open: Sums::default(),
         }
     }
@@ -101,9 +122,11 @@ impl DayUse {
 
     /// What counts against the day `key`: all that was charged to it and all that is open.
     pub(super) fn used(&self, key: NaiveDate, metric: Metric) -> u64 {
-        let settled = self.settled.get(&key).map_or(0, |sums| sums.get(metric));
-        let others = self.others.get(&key).map_or(0, |weights| weights.get(metric));
-        settled.saturating_add(others).saturating_add(self.reserved(metric))
+        self.settled(key, metric).saturating_add(self.reserved(metric))
+    }
+
+    fn settled(&self, key: NaiveDate, metric: Metric) -> u64 {
+        self.settled.get(&key).map_or(0, |settled| settled.get(metric))
     }
 
     /// What open attempts hold.
@@ -138,8 +161,7 @@ impl DayUse {
     /// edge may have filled that day too. Open attempts are taken to end today.
     fn room_after(&self, today: &DaySpan, metric: Metric, needs: u64, limit: u64) -> UnixMs {
         let mut next = self.zone.span_at(today.end);
-        let settled = |key| self.settled.get(&key).map_or(0, |sums| sums.get(metric));
-        while settled(next.key).saturating_add(needs) > limit {
+        while self.settled(next.key, metric).saturating_add(needs) > limit {
             next = self.zone.span_at(next.end);
         }
         UnixMs::from(next.start)
@@ -166,20 +188,29 @@ impl DayUse {
 
     /// Adds what was used, or what the ledger says was used, to its days.
     pub(super) fn charge(&mut self, charge: DayCharge, weights: &Weights) {
-        for day in charge.days() {
-            self.settled.entry(day).or_default().add(weights);
+        charge.days().for_each(|day| self.on(day).own.add(weights));
+    }
+
+    /// The entry of a day. Days are not forgotten by the clock, which may be wrong.
+    fn on(&mut self, day: NaiveDate) -> &mut Settled {
+        if self.settled.len() >= DAYS_KEPT && !self.settled.contains_key(&day) {
+            let oldest = self.settled.iter().min_by_key(|(_, settled)| settled.charged);
+            let oldest = oldest.map(|(day, _)| *day);
+            oldest.and_then(|oldest| self.settled.remove(&oldest));
         }
-        while self.settled.len() > 40 {
-            self.settled.pop_first();
-        }
+        self.charges += 1;
+        let settled = self.settled.entry(day).or_default();
+        settled.charged = self.charges;
+        settled
     }
 
     /// Takes over what another bucket used.
     pub(super) fn absorb(&mut self, other: &Self) {
-        for (day, sums) in &other.settled {
-            self.settled.entry(*day).or_default().join(sums);
+        for (day, settled) in &other.settled {
+            let here = self.on(*day);
+            here.own.join(&settled.own);
+            here.others.join(&settled.others);
         }
-        self.others.extend(&other.others);
     }
 
     /// The end of the quota day `key`.
@@ -187,18 +218,9 @@ impl DayUse {
         UnixMs::from(self.zone.span_of(key).end)
     }
 
-    /// Forgets the days that are long over at `now`.
-    pub(super) fn forget_before(&mut self, now: Now) {
-        let oldest = self.span(now.wall).key;
-        if let Some(oldest) = oldest.checked_sub_days(chrono::Days::new(DAYS_KEPT)) {
-            self.settled.retain(|day, _| *day >= oldest);
-            self.others.retain(|day, _| *day >= oldest);
-        }
-    }
-
-    /// Notes that others used the rest of a day.
+    /// Notes that others used so much more of a day.
     pub(super) fn fill(&mut self, day: NaiveDate, metric: Metric, weight: u64) {
-        self.others.insert(day, Weights::only(metric, weight));
+        self.on(day).others.add(&Weights::only(metric, weight));
     }
 }
 

@@ -194,6 +194,11 @@ impl Space {
         self.days.leave(weights.0);
     }
 
+    /// Lets go of what has left the windows, also those that no limit reads.
+    pub(super) fn let_go(&mut self, now: Now) {
+        self.books.iter_mut().for_each(|book| book.let_go(now));
+    }
+
     pub(super) fn discard(&mut self, id: AttemptId, weights: &Weights, u: Option<BootMs>) {
         self.books.iter_mut().for_each(|book| book.discard(id, weights, u));
         self.days.leave(weights);

@@ -15,6 +15,8 @@ use crate::calendar::QuotaDay;
 pub(super) struct Spaces {
     pub(super) all: Space,
     by_key: BTreeMap<KeyId, Space>,
+    /// Whether use is told apart by key: since the first limit that counts so.
+    keyed: bool,
     key_limits: Vec<Limit>,
     day: QuotaDay,
 }
@@ -24,26 +26,31 @@ impl Spaces {
         let (key_limits, limits) =
             limits.into_iter().partition(|limit: &Limit| limit.scope == Scope::Key);
         let all = Space::new(limits, day.clone());
-        Self { all, by_key: BTreeMap::new(), key_limits, day }
+        Self { all, by_key: BTreeMap::new(), keyed: !key_limits.is_empty(), key_limits, day }
     }
 
     pub(super) fn redefine(&mut self, limits: Vec<Limit>, open: &[(AttemptId, Open)], now: Now) {
         let (key_limits, limits): (Vec<_>, Vec<_>) =
             limits.into_iter().partition(|limit| limit.scope == Scope::Key);
         self.all.redefine(limits, open, now);
-        let known: Vec<KeyId> = self.by_key.keys().copied().collect();
         for (key, space) in &mut self.by_key {
             let of_key = open.iter().filter(|(_, open)| open.ask.key == *key);
             let of_key: Vec<_> = of_key.copied().collect();
             space.redefine(key_limits.clone(), &of_key, now);
         }
-        if !key_limits.is_empty() {
-            for (id, open) in open.iter().filter(|(_, open)| !known.contains(&open.ask.key)) {
-                let new = || Space::new(key_limits.clone(), self.day.clone());
-                self.by_key.entry(open.ask.key).or_insert_with(new).enter_open(*id, open);
+        self.key_limits = key_limits;
+        if !self.key_limits.is_empty() {
+            self.tell_keys_apart(open);
+        }
+    }
+
+    /// Keeps a space for each key from now on.
+    fn tell_keys_apart(&mut self, open: &[(AttemptId, Open)]) {
+        if !std::mem::replace(&mut self.keyed, true) {
+            for (id, open) in open {
+                self.of_key(open.ask.key).enter_open(*id, open);
             }
         }
-        self.key_limits = key_limits;
     }
 
     pub(super) fn smallest(&self, metric: Metric) -> Option<u64> {
@@ -64,9 +71,8 @@ impl Spaces {
 
     pub(super) fn each(&mut self, key: KeyId, act: &mut dyn FnMut(&mut Space)) {
         act(&mut self.all);
-        if !self.key_limits.is_empty() || !self.by_key.is_empty() {
-            let new = || Space::new(self.key_limits.clone(), self.day.clone());
-            act(self.by_key.entry(key).or_insert_with(new));
+        if self.keyed {
+            act(self.of_key(key));
         }
     }
 
@@ -100,15 +106,28 @@ impl Spaces {
         }
     }
 
-    /// Takes over all that another bucket's spaces hold; `attempts` are those open there.
-    pub(super) fn absorb(&mut self, other: &Self, attempts: &[(AttemptId, Open)], now: Now) {
-        let is_open = |id| attempts.iter().any(|(known, _)| *known == id);
+    /// Takes over all that another bucket's spaces hold; `theirs` are the attempts open there, and
+    /// `own` those open here.
+    pub(super) fn absorb(
+        &mut self,
+        other: &Self,
+        (own, theirs): (&[(AttemptId, Open)], &[(AttemptId, Open)]),
+        now: Now,
+    ) {
+        let is_open = |id| theirs.iter().any(|(known, _)| *known == id);
         self.all.absorb(&other.all, now, is_open);
-        for (key, space) in &other.by_key {
-            let new = || Space::new(self.key_limits.clone(), self.day.clone());
-            self.by_key.entry(*key).or_insert_with(new).absorb(space, now, is_open);
+        if other.keyed {
+            self.tell_keys_apart(own);
         }
-        self.enter_open(attempts);
+        for (key, space) in &other.by_key {
+            self.of_key(*key).absorb(space, now, is_open);
+        }
+        self.enter_open(theirs);
+    }
+
+    fn of_key(&mut self, key: KeyId) -> &mut Space {
+        let new = || Space::new(self.key_limits.clone(), self.day.clone());
+        self.by_key.entry(key).or_insert_with(new)
     }
 
     pub(super) fn longest_window_ms(&self) -> u64 {

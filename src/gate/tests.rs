@@ -1,12 +1,16 @@
 //! The gate, judged by the rules of `docs/admission.md`.
 
 mod blocks;
+mod changes;
 mod days;
+mod edges;
 mod estimate;
 mod offset;
 mod properties;
+mod spaces;
 mod state;
 mod windows;
+mod world;
 
 use super::admit::{BucketId, Gate};
 use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};

@@ -68,6 +68,12 @@ impl Occupancy {
 
     /// What is occupied at `now`, after letting go of what has left.
     pub(super) fn used(&mut self, metric: Metric, now: Now) -> u64 {
+        self.let_go(now);
+        self.open.get(metric).saturating_add(self.closed.get(metric))
+    }
+
+    /// Lets go of what has left by `now`.
+    pub(super) fn let_go(&mut self, now: Now) {
         while let Some(entry) = self.closing.first_entry() {
             if entry.key().0 > now.boot {
                 break;
@@ -75,7 +81,6 @@ impl Occupancy {
             let weights = entry.remove();
             self.closed.subtract(&weights);
         }
-        self.open.get(metric).saturating_add(self.closed.get(metric))
     }
 
     /// What is held by attempts whose end is not known yet.

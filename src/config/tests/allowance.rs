@@ -1,7 +1,7 @@
 //! Which limits hold: the file over the preset, per dimension.
 
 use crate::config::{ModelRule, Project};
-use crate::gate::limits::Allowance;
+use crate::gate::limits::{Allowance, Source};
 
 /// A project on the first preset.
 fn project(rest: &str) -> Project {
@@ -146,4 +146,48 @@ fn a_model_that_the_preset_lacks_on_a_tier_is_unknown_there() {
     let pro = "gemini-3.1-pro-preview";
     assert_eq!(show(&on("free", ""), pro), format!("gemini-3.1-pro: off {free}"), "by its quota");
     assert_eq!(show(&on("tier2", ""), pro), "unknown");
+}
+
+#[test]
+fn what_is_set_beats_the_file_and_keeps_the_group() {
+    let text = "[[project]]\nname = \"p\"\nkeys = [{ name = \"k\", env = \"GEMINI_API_KEY\" }]\n\
+        preset = \"gemini-2026-09\"\ntier = \"tier1\"\n";
+    let config = super::load(text).unwrap();
+    let alone = config.project("p").unwrap().clone();
+    let set = |group, dimension, setting| ("p", group, dimension, setting);
+    let config = config.with_set_limits([
+        set("gemini-3.1-pro", "rpm", "7"),
+        set("*", "spend", "2.5"),
+        set("nobody-knows", "rpm", "3"),
+        set("gemini-3.5-flash", "rpm", "off"),
+        ("other", "m", "rpm", "1"),
+        set("m", "rps", "1"),
+        set("m", "rpm", "many"),
+    ]);
+    let project = config.project("p").unwrap();
+    let rule = |model: &str| project.allowance(model);
+    let ModelRule::Known { quota_group, allowance: Allowance::Limited(limits) } =
+        rule("gemini-3.1-pro-preview")
+    else {
+        panic!("it is known")
+    };
+    let shown: Vec<_> =
+        limits.iter().map(|l| (l.dimension(), l.value, l.source.to_string())).collect();
+    assert_eq!(quota_group, "gemini-3.1-pro");
+    assert!(shown.contains(&("rpm", 7, "set".to_owned())), "{shown:?}");
+    assert!(shown.iter().any(|(.., source)| source == "preset:gemini-2026-09/tier1"), "{shown:?}");
+    assert!(matches!(
+        rule("gemini-3.5-flash"),
+        ModelRule::Known { allowance: Allowance::Off { source: Source::Set }, .. }
+    ));
+    let known = project.known_models();
+    assert!(known.contains(&"nobody-knows") && !known.contains(&"gemini-3.1-pro"), "{known:?}");
+    assert!(!known.contains(&"*") && !known.contains(&"m"), "{known:?}");
+    let spend = |project: &crate::config::Project| {
+        let shared = project.shared_limits();
+        shared.iter().map(|l| (l.dimension(), l.value, l.source.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(spend(project), [("spend", 2_500_000_000, "set".to_owned())]);
+    let of_preset = ("spend", 10_000_000_000, "preset:gemini-2026-09/tier1".to_owned());
+    assert_eq!(spend(&alone), [of_preset]);
 }

@@ -73,14 +73,25 @@ struct Rules {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
-    Reserve { bucket: bool, key: u32, need: Weights },
+    Reserve {
+        bucket: bool,
+        key: u32,
+        need: Weights,
+    },
     BodySent(usize),
     Headers(usize),
     Settle(usize, Weights),
     Void(usize),
     /// The limits of the catalogue that the mask names, a little higher or lower.
-    Redefine { bucket: bool, mask: u32, more: u64 },
-    Share { mask: u32, more: u64 },
+    Redefine {
+        bucket: bool,
+        mask: u32,
+        more: u64,
+    },
+    Share {
+        mask: u32,
+        more: u64,
+    },
     Merge,
 }
 
@@ -98,10 +109,8 @@ pub(super) struct World {
 /// Every kind of limit there is.
 pub(super) fn catalogue(mask: u32, more: u64) -> Vec<Limit> {
     let minute = Window::Rolling { ms: MINUTE_MS };
-    let of_key = |metric, window, value| Limit {
-        scope: Scope::Key,
-        ..limit(metric, window, value)
-    };
+    let of_key =
+        |metric, window, value| Limit { scope: Scope::Key, ..limit(metric, window, value) };
     let all = [
         rpm(8 + more),
         per(10_000, 4 + more),
@@ -176,11 +185,9 @@ impl World {
         world.gate.define(BUCKET, PROJECT, one.clone(), QuotaDay::pacific());
         world.gate.define(OTHER, PROJECT, other.clone(), QuotaDay::pacific());
         world.gate.share(PROJECT, shared.clone(), QuotaDay::pacific(), world.at());
-        for (place, limits) in [
-            (Place::Bucket(BUCKET), one),
-            (Place::Bucket(OTHER), other),
-            (Place::Shared, shared),
-        ] {
+        for (place, limits) in
+            [(Place::Bucket(BUCKET), one), (Place::Bucket(OTHER), other), (Place::Shared, shared)]
+        {
             world.rule(place, limits);
         }
         world

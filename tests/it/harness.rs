@@ -307,6 +307,18 @@ impl Daemon {
         (status, serde_json::from_str(&body).unwrap())
     }
 
+    /// Gives its API a document: the status and the answer.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (address, body) = (self.address.unwrap(), body.to_string());
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        let (status, answer) = http(address, &request).await;
+        (status, serde_json::from_str(&answer).unwrap())
+    }
+
     /// The bucket of a model of the project `demo`, as the daemon shows it.
     pub(crate) async fn bucket(&self, model: &str) -> Value {
         let (_, report) = self.get("/api/v1/limits").await;
@@ -379,8 +391,11 @@ impl Drop for Daemon {
 
 /// Asks for a document: the status and the body.
 async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    http(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")).await
+}
+
+async fn http(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

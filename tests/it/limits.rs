@@ -165,6 +165,44 @@ async fn what_cannot_be_set_is_refused_with_a_word_on_why() {
 }
 
 #[tokio::test]
+async fn the_api_takes_limits_as_it_is_written() {
+    let site = site("http://127.0.0.1:9", "2");
+    let daemon = site.serve().await;
+    let body = |project: &str, dimension: &str, value: Value| json!({"project": project, "model": MODEL, "dimension": dimension, "value": value});
+    let (status, report) = daemon.post("/api/v1/limits", &body("demo", "rpm", json!("30"))).await;
+    assert_eq!(status, 200, "{report}");
+    assert!(report["buckets"].is_array(), "{report}");
+    assert_eq!(rpm(&daemon).await, json!([30, "set", 0, 30]));
+    let (status, _) = daemon.post("/api/v1/limits", &body("demo", "rpm", Value::Null)).await;
+    assert_eq!((status, rpm(&daemon).await), (200, json!([2, "config", 0, 2])));
+
+    let mut surplus = body("demo", "rpm", json!("3"));
+    surplus["scope"] = json!("key");
+    let wrong = [
+        (404, body("nobody", "rpm", json!("3"))),
+        (400, body("demo", "rqm", json!("3"))),
+        (400, body("demo", "rpm", json!("3.5"))),
+        (400, body("demo", "rpm", json!(3))),
+        (400, surplus),
+    ];
+    for (code, body) in wrong {
+        let (status, problem) = daemon.post("/api/v1/limits", &body).await;
+        assert_eq!((status, &problem["status"]), (code, &json!(code)), "{body}: {problem}");
+    }
+    let explain = "/api/v1/limits/explain?project=demo&model=";
+    for (code, path) in [
+        (200, format!("{explain}{MODEL}")),
+        (404, format!("{explain}gemini-9")),
+        (400, format!("{explain}{MODEL}&tokens=3")),
+        (404, "/api/v1/limits/history?project=nobody".to_owned()),
+    ] {
+        let (status, answer) = daemon.get(&path).await;
+        assert_eq!(status, code, "{path}: {answer}");
+    }
+    daemon.stop(&site).await;
+}
+
+#[tokio::test]
 async fn a_limit_of_all_models_counts_them_together() {
     let models = model("") + &model("").replace(MODEL, OTHER);
     let emulator = emulator(&models).await;

@@ -9,9 +9,13 @@
 mod bad_files;
 mod batches;
 mod crash;
+mod days;
 mod disk_full;
+mod estimates;
 mod faults;
 mod harness;
+mod images;
+mod learning;
 mod limits;
 mod refusals;
 mod startup;

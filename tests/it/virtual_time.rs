@@ -80,6 +80,11 @@ impl Sim {
 
     /// Lets this much time pass; every request that is sent ends at once as `answer` says.
     fn run(&mut self, time: Duration, mut answer: impl FnMut(&SendOrder) -> Report) {
+        self.run_timed(time, |_, order| answer(order));
+    }
+
+    /// The same with an answer that depends on when it is given.
+    fn run_timed(&mut self, time: Duration, mut answer: impl FnMut(Now, &SendOrder) -> Report) {
         let end = self.now.boot.plus(u64::try_from(time.as_millis()).unwrap());
         loop {
             for effect in self.engine.step(self.now, std::mem::take(&mut self.inbox)) {
@@ -102,7 +107,11 @@ impl Sim {
         self.now = Now { boot: at, wall: self.now.wall_at(at) };
     }
 
-    fn execute(&mut self, effect: Effect, answer: &mut impl FnMut(&SendOrder) -> Report) -> Event {
+    fn execute(
+        &mut self,
+        effect: Effect,
+        answer: &mut impl FnMut(Now, &SendOrder) -> Report,
+    ) -> Event {
         match effect {
             Effect::Load { batch, after } => {
                 let left = self.queue.iter().filter(|item| item.id > after);
@@ -110,7 +119,7 @@ impl Sim {
             }
             Effect::Reserve(rows) => Event::Reserved(rows.iter().map(|row| row.id).collect()),
             Effect::Send(order) => {
-                let report = Box::new(answer(&order));
+                let report = Box::new(answer(self.now, &order));
                 self.sent.push((self.now, order.clone()));
                 let key = BatchId::line_of_item(order.item.id).to_string();
                 Event::Ended { id: order.id, key, report, line: None, latency_ms: 1 }
@@ -219,4 +228,29 @@ async fn a_429_that_explains_nothing_is_waited_out_ever_longer() {
     assert!(sim.states().iter().all(|state| *state == ItemState::Queued));
     sim.run(Duration::from_mins(5), |_| answered());
     assert_eq!(sim.sent.len(), tries + 50);
+}
+
+#[tokio::test]
+async fn what_one_refusal_teaches_saves_every_later_one() {
+    const RPM: usize = 5;
+    let quota = format!(
+        r#"{{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{{"quotaId":
+        "GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"{RPM}"}}]}}"#
+    );
+    let mut sim = Sim::new(40).await;
+    let (mut counted, mut refusals) = (Vec::<BootMs>::new(), Vec::<BootMs>::new());
+    sim.run_timed(Duration::from_mins(12), |now, _| {
+        let in_a_minute = |at: &&BootMs| at.until(now.boot) < 60_000;
+        if counted.iter().filter(in_a_minute).count() >= RPM {
+            refusals.push(now.boot);
+            return refused(429, "quota", &quota);
+        }
+        counted.push(now.boot);
+        answered()
+    });
+    assert_eq!(counted.len(), 40, "all are answered");
+    assert_eq!(sim.engine.unsettled(), 0);
+    // What was under way together is refused together, at the first instant and never again.
+    assert!(!refusals.is_empty());
+    assert!(refusals.iter().all(|at| *at == counted[0]), "{refusals:?}");
 }

@@ -5,6 +5,7 @@ mod changes;
 mod days;
 mod edges;
 mod estimate;
+mod learning;
 mod properties;
 mod spaces;
 mod state;

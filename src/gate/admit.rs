@@ -96,11 +96,15 @@ impl Gate {
     }
 
     /// Replaces a bucket's limits at once. Nothing is revoked: what is above a lower limit drains.
-    /// What was learned about a limit stays, as far as it still applies.
+    /// What was learned about a limit stays, as far as it still applies. A bucket that was merged
+    /// has the limits of the other one, whatever is stated of it.
     ///
     /// # Panics
     /// When the bucket is not defined.
     pub fn redefine(&mut self, id: BucketId, limits: Vec<Limit>, now: Now) {
+        if self.root(id) != id {
+            return;
+        }
         self.bucket(id).stated = limits;
         self.apply(id, now);
     }
@@ -281,6 +285,8 @@ impl Gate {
         let place = self.place(bucket, key, weights);
         if self.buckets.contains_key(&place.bucket) {
             self.each(&place, &mut |space| space.restore(Holder::Attempt(id), &weights, u));
+            let bucket = self.bucket(place.bucket);
+            bucket.last_batch = bucket.last_batch.max(Some(u));
         }
     }
 
@@ -395,10 +401,15 @@ impl Gate {
             *target = into;
         }
         self.aliases.insert(from, into);
-        self.bucket(into).spaces.absorb(&gone.spaces, (&own, &theirs), now);
-        let until = gone.block.map(|block| (block.until, block.reason));
-        if let Some((until, reason)) = until {
-            self.block(into, until, reason);
+        let bucket = self.bucket(into);
+        bucket.spaces.absorb(&gone.spaces, (&own, &theirs), now);
+        bucket.last_batch = bucket.last_batch.max(gone.last_batch);
+        bucket.last_interactive = bucket.last_interactive.max(gone.last_interactive);
+        bucket.trust.join(gone.trust, &bucket.stated);
+        self.apply(into, now);
+        self.bucket(into).spaces.all.share_at_most(&gone.spaces.all);
+        if let Some(block) = gone.block {
+            self.shut(into, block.until, block.reason, block.of_day);
         }
     }
 

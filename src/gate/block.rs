@@ -74,11 +74,11 @@ impl Gate {
         let windows: Vec<_> = self
             .buckets
             .iter()
-            .map(|(id, bucket)| (*id, bucket.spaces.longest_window_ms()))
+            .map(|(id, it)| (*id, it.spaces.longest_window_ms(), it.trust.delta_ms()))
             .collect();
-        for (id, window_ms) in windows {
+        for (id, window_ms, delta_ms) in windows {
             let window_ms = window_ms.min(QUARANTINE_WINDOW_MAX_MS);
-            self.block(id, now.boot.plus(window_ms).plus(DELTA_MS), reason.to_owned());
+            self.block(id, now.boot.plus(window_ms).plus(delta_ms), reason.to_owned());
         }
     }
 }

@@ -24,7 +24,7 @@ const SHARE_BACK: u64 = 20;
 const CLEAN_MS: u64 = 600_000;
 
 /// Refusals that follow one another within this long are counted together.
-pub(super) const SUSPICION_MS: u64 = 600_000;
+const SUSPICION_MS: u64 = 600_000;
 
 /// After so long without an unexplained refusal the gate trusts its books again.
 pub(super) const TRUST_MS: u64 = 86_400_000;
@@ -172,7 +172,12 @@ impl Gate {
                         format!("the provider said its {} is used up ({})", span(ms), quota.id);
                     self.block(open.ask.bucket, until, reason);
                 }
-                Window::Concurrent => {}
+                Window::Concurrent => {
+                    let asked = throttle.retry_ms.unwrap_or(0).max(1_000);
+                    let until = now.boot.plus(asked).plus(jitter_ms);
+                    let reason = format!("the provider said too many at once ({})", quota.id);
+                    self.block(open.ask.bucket, until, reason);
+                }
             }
         }
         told.then_some(lessons)
@@ -245,20 +250,21 @@ impl Gate {
     ) -> bool {
         let Some(value) = quota.value else { return false };
         let bucket = self.bucket(id);
-        let from = bucket.value_of(quota.metric, window);
-        let known = bucket.trust.known(quota.metric, window).map(|known| known.value);
-        if from == Some(value) || known == Some(value) {
+        let Quota { id: quota_id, metric, .. } = quota.clone();
+        let from = bucket.value_of(metric, window, value);
+        let was = named(&bucket.stated, metric, window, value);
+        let was = was.map(|index| bucket.stated[index].value);
+        // What was learned under another stated limit is not in force any more.
+        let known = bucket.trust.known(metric, window);
+        if from == Some(value) || known.is_some_and(|it| (it.value, it.was) == (value, was)) {
             return false;
         }
-        let stated = bucket.stated.iter().find(|limit| is_of(limit, quota.metric, window));
-        let was = stated.map(|limit| limit.value);
-        let Quota { id: quota_id, metric, .. } = quota.clone();
         bucket.trust.learned.retain(|known| (known.metric, known.window) != (metric, window));
         let at = now.wall;
         let learned = Learned { metric, window, value, was, at, quota_id: quota_id.clone() };
         bucket.trust.learned.push(learned);
         self.apply(id, now);
-        let in_force = self.bucket(id).value_of(metric, window) == Some(value);
+        let in_force = self.bucket(id).value_of(metric, window, value) == Some(value);
         let probe = Limit { metric, window, scope: Scope::Project, value, source: Source::Learned };
         let dimension = probe.dimension();
         lessons.push(Lesson::Limit {
@@ -312,21 +318,22 @@ impl Gate {
     /// reserved, also if another has begun since.
     fn day_is_over(&mut self, id: AttemptId, open: &Open, quota: &Quota, now: Now) -> Lesson {
         let bucket = self.bucket(open.ask.bucket);
-        let was_probe =
+        let was_first =
             bucket.block.as_ref().is_some_and(|block| block.of_day && block.canary == Some(id));
+        let reason = format!("the provider's day is used up ({})", quota.id);
+        // Its day may begin later than ours.
+        if was_first && bucket.trust.probes < PROBES {
+            let until = now.boot.plus(PROBE_MS << bucket.trust.probes);
+            bucket.trust.probes += 1;
+            self.shut(open.ask.bucket, until, reason.clone(), true);
+            return Lesson::Shut { until, reason };
+        }
+        bucket.trust.probes = 0;
         if let Some(index) = bucket.meter(quota.metric, Window::Day) {
             let limit = bucket.spaces.all.meters[index].limit.value;
             let used = bucket.spaces.all.days.used(open.day_lo, quota.metric);
             let others = limit.saturating_sub(used);
             bucket.spaces.all.days.fill(open.day_lo, quota.metric, others);
-        }
-        let reason = format!("the provider's day is used up ({})", quota.id);
-        if was_probe && bucket.trust.probes < PROBES {
-            let wait = PROBE_MS << bucket.trust.probes;
-            bucket.trust.probes += 1;
-            let until = now.boot.plus(wait);
-            self.shut(open.ask.bucket, until, reason.clone(), true);
-            return Lesson::Shut { until, reason };
         }
         self.shut_for_the_day(open, now, reason)
     }
@@ -348,6 +355,8 @@ impl Gate {
             trust.suspicious_until = None;
             trust.paced = false;
             trust.delta_more_ms = 0;
+            trust.others = None;
+            bucket.spaces.all.meters.iter_mut().for_each(|meter| meter.share = WHOLE);
         }
         let view = View { now, edges, delta_ms: trust.delta_ms() };
         let space = &mut bucket.spaces.all;
@@ -372,7 +381,8 @@ impl Gate {
 impl Bucket {
     pub(super) fn is_paced(&self, now: Now) -> bool {
         let beside = |at: BootMs| at.until(now.boot) < BESIDE_INTERACTIVE_MS;
-        self.trust.paced || self.last_interactive.is_some_and(beside)
+        let doubtful = self.trust.suspicious_until.is_some_and(|until| until > now.boot);
+        (self.trust.paced && doubtful) || self.last_interactive.is_some_and(beside)
     }
 
     /// When the next batch request may go, and the distance it keeps, if it has to wait for that.
@@ -417,9 +427,10 @@ impl Bucket {
         meters.iter().position(|meter| is_of(&meter.limit, metric, window))
     }
 
-    fn value_of(&self, metric: Metric, window: Window) -> Option<u64> {
-        let index = self.meter(metric, window)?;
-        Some(self.spaces.all.meters[index].limit.value)
+    /// The value in force of the limit that is named by `value`.
+    fn value_of(&self, metric: Metric, window: Window, value: u64) -> Option<u64> {
+        let limits = self.trust.overlay(&self.stated);
+        named(&limits, metric, window, value).map(|index| limits[index].value)
     }
 
     /// An unexplained refusal: less of the limit is used from now on, and with the second and third
@@ -434,8 +445,6 @@ impl Bucket {
         };
         let seen = of_limit(others);
         let trust = &mut self.trust;
-        let mean = trust.others.map_or(seen, |(mean, _)| (mean * 7 + seen) / 8);
-        trust.others = Some((mean, now.boot));
         let window_ms = MINUTE_MS;
         let just_now = |at: &BootMs| at.until(now.boot) < window_ms;
         if trust.unexplained.last().is_some_and(just_now) {
@@ -444,6 +453,8 @@ impl Bucket {
         }
         trust.unexplained.retain(|at| at.until(now.boot) < SUSPICION_MS);
         let kept = SHARE_KEPT[trust.unexplained.len().min(SHARE_KEPT.len() - 1)];
+        let mean = trust.others.map_or(seen, |(mean, _)| (mean * 7 + seen) / 8);
+        trust.others = Some((mean, now.boot));
         let left = (WHOLE - seen).min(meter.share * kept / WHOLE);
         meter.share = left.max(meter.share / 2).clamp(SHARE_FLOOR, WHOLE);
         meter.clean_since = now.boot;
@@ -476,27 +487,49 @@ impl Trust {
     pub(super) fn overlay(&self, stated: &[Limit]) -> Vec<Limit> {
         let mut limits = stated.to_vec();
         for known in &self.learned {
-            let new = Limit {
+            let new = |scope| Limit {
                 metric: known.metric,
                 window: known.window,
-                scope: Scope::Project,
+                scope,
                 value: known.value.max(1),
                 source: Source::Learned,
             };
-            let place = limits.iter_mut().find(|limit| is_of(limit, known.metric, known.window));
-            match place {
-                Some(limit) => {
+            match named(&limits, known.metric, known.window, known.value) {
+                Some(index) => {
+                    let limit = &mut limits[index];
                     let of_preset = matches!(limit.source, Source::Preset { .. });
                     let lowers = known.value < limit.value && known.was == Some(limit.value);
                     if of_preset || lowers {
-                        *limit = new;
+                        *limit = new(limit.scope);
                     }
                 }
-                None if known.was.is_none() => limits.push(new),
+                None if known.was.is_none() => limits.push(new(Scope::Project)),
                 None => {}
             }
         }
         limits
+    }
+
+    /// Takes over what another bucket has learned that is this one now, whose limits are stated.
+    pub(super) fn join(&mut self, other: Self, stated: &[Limit]) {
+        for theirs in other.learned {
+            let Learned { metric, window, value, .. } = theirs;
+            if self.known(metric, window).is_none_or(|own| value < own.value) {
+                let was = named(stated, metric, window, value).map(|index| stated[index].value);
+                self.learned.retain(|known| (known.metric, known.window) != (metric, window));
+                self.learned.push(Learned { was, ..theirs });
+            }
+        }
+        self.unexplained.extend(other.unexplained);
+        self.unexplained.sort_unstable();
+        self.suspicious_until = self.suspicious_until.max(other.suspicious_until);
+        self.paced |= other.paced;
+        self.delta_more_ms = self.delta_more_ms.max(other.delta_more_ms);
+        self.others = self.others.max(other.others);
+        self.phantoms = self.phantoms.max(other.phantoms);
+        self.probes = self.probes.max(other.probes);
+        self.estimates_learned |= other.estimates_learned;
+        self.quota_name = self.quota_name.take().or(other.quota_name);
     }
 
     /// What the provider allows, if that is more than a user's own limit.
@@ -504,6 +537,16 @@ impl Trust {
         let known = self.known(limit.metric, limit.window)?;
         (limit.scope == Scope::Project && known.value > limit.value).then_some(known.value)
     }
+}
+
+/// The limit that a refusal means by `value`: the project's, or where only each key has one that,
+/// unless it is below the value and can thus not be what was used up.
+fn named(limits: &[Limit], metric: Metric, window: Window, value: u64) -> Option<usize> {
+    let of_key = |limit: &Limit| {
+        (limit.metric, limit.window) == (metric, window) && value <= limit.value
+    };
+    let of_project = limits.iter().position(|limit| is_of(limit, metric, window));
+    of_project.or_else(|| limits.iter().position(of_key))
 }
 
 fn is_of(limit: &Limit, metric: Metric, window: Window) -> bool {

@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::admit::{BucketId, Gate};
-use super::learn::{DELTA_MAX_MS, SHARE_FLOOR, SUSPICION_MS, TRUST_MS};
+use super::learn::{DELTA_MAX_MS, SHARE_FLOOR, TRUST_MS};
 use super::limits::{Limit, Window};
 use super::space::WHOLE;
 use super::units::{Metric, Now, UnixMs};
-use super::window::{DELTA_MS, Holder};
+use super::window::DELTA_MS;
+
+/// No block lasts longer: the longest day has 25 hours.
+const BLOCK_MAX_MS: u64 = 26 * 3_600_000;
 
 /// A limit as the provider named it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,8 @@ pub struct Memory {
     learned: Vec<Learned>,
     shares: Vec<(Metric, Window, u64)>,
     others: Option<(u64, UnixMs)>,
+    #[serde(default)]
+    unexplained: Vec<UnixMs>,
     suspicious_until: Option<UnixMs>,
     paced: bool,
     delta_more_ms: u64,
@@ -54,16 +59,16 @@ impl Gate {
         let shares = careful.map(|meter| (meter.limit.metric, meter.limit.window, meter.share));
         let mut phantoms = Vec::new();
         for (index, meter) in meters.iter().enumerate() {
-            let leaving = bucket.spaces.all.leaving(index, u64::MAX);
-            for gone in leaving.iter().filter(|gone| matches!(gone.holder, Holder::Phantom(_))) {
-                let Limit { metric, window, .. } = meter.limit;
-                phantoms.push((metric, window, gone.weight, now.wall_at(gone.at)));
+            let Limit { metric, window, .. } = meter.limit;
+            for (weight, at) in bucket.spaces.all.others(index) {
+                phantoms.push((metric, window, weight, now.wall_at(at)));
             }
         }
         Memory {
             learned: trust.learned.clone(),
             shares: shares.collect(),
             others: trust.others.map(|(permille, at)| (permille, now.wall_at(at))),
+            unexplained: trust.unexplained.iter().map(|at| now.wall_at(*at)).collect(),
             suspicious_until: trust.suspicious_until.map(|at| now.wall_at(at)),
             paced: trust.paced,
             delta_more_ms: trust.delta_more_ms,
@@ -85,8 +90,12 @@ impl Gate {
         let bucket = self.bucket(id);
         let trust = &mut bucket.trust;
         trust.learned = memory.learned;
-        trust.others = memory.others.map(|(permille, at)| (permille, now.boot_at(at)));
-        trust.suspicious_until = memory.suspicious_until.map(|at| now.boot_at(at));
+        // A wall clock that was set back must not make anything last.
+        let past = |at| now.boot_at(at).min(now.boot);
+        let ahead = |at, most| now.boot_at(at).min(now.boot.plus(most));
+        trust.others = memory.others.map(|(permille, at)| (permille, past(at)));
+        trust.unexplained = memory.unexplained.into_iter().map(past).collect();
+        trust.suspicious_until = memory.suspicious_until.map(|at| ahead(at, TRUST_MS));
         trust.paced = memory.paced;
         trust.delta_more_ms = memory.delta_more_ms.min(DELTA_MAX_MS - DELTA_MS);
         trust.probes = memory.probes;
@@ -103,19 +112,16 @@ impl Gate {
             }
         }
         for (metric, window, weight, until) in memory.phantoms {
-            // A wall clock that was set back must not make it last.
-            let latest = now.boot.plus(SUSPICION_MS);
-            let until = now.boot_at(until).min(latest);
-            if let Some(index) = bucket.meter(metric, window) {
+            let Window::Rolling { ms } = window else { continue };
+            let until = ahead(until, ms);
+            if let Some(index) = bucket.meter(metric, window).filter(|_| until > now.boot) {
                 bucket.trust.phantoms += 1;
                 bucket.spaces.all.haunt(index, bucket.trust.phantoms, weight, until);
             }
         }
         if let Some((until, reason, of_day)) = memory.block {
-            let until = now.boot_at(until).min(now.boot.plus(TRUST_MS + SUSPICION_MS));
-            if until > now.boot {
-                self.shut(id, until, reason, of_day);
-            }
+            // Also when it is over: one goes first.
+            self.shut(id, ahead(until, BLOCK_MAX_MS), reason, of_day);
         }
     }
 }

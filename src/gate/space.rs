@@ -5,7 +5,7 @@ use super::admit::Open;
 use super::day::{DayEdges, DayUse};
 use super::limits::{Limit, MINUTE_MS, Window};
 use super::units::{BootMs, Metric, Now, UnixMs, Weights};
-use super::window::{AttemptId, GAMMA_MS, Holder, Occupancy};
+use super::window::{AttemptId, Holder, Occupancy};
 use crate::calendar::QuotaDay;
 
 /// How long the place of a live session stays taken after its end, in milliseconds.
@@ -209,13 +209,34 @@ impl Space {
         self.books.iter_mut().for_each(|book| book.close(holder, weights, u));
     }
 
+    /// Uses no more of any limit than another space does.
+    pub(super) fn share_at_most(&mut self, other: &Self) {
+        for meter in &mut self.meters {
+            let Limit { metric, window, .. } = meter.limit;
+            let same = |it: &&Meter| (it.limit.metric, it.limit.window) == (metric, window);
+            if let Some(other) = other.meters.iter().find(same)
+                && other.share < meter.share
+            {
+                (meter.share, meter.clean_since) = (other.share, other.clean_since);
+            }
+        }
+    }
+
+    /// What others use of one meter's window: how much, and until when.
+    pub(super) fn others(&self, index: usize) -> Vec<(u64, BootMs)> {
+        let meter = &self.meters[index];
+        let At::Book(book) = meter.at else { return Vec::new() };
+        let leaving = self.books[book].leaving(meter.limit.metric);
+        let others = leaving.filter(|(_, holder, _)| matches!(holder, Holder::Phantom(_)));
+        others.map(|(at, _, weight)| (weight, at)).collect()
+    }
+
     /// Enters what somebody else used of one meter's window, until `until`.
     pub(super) fn haunt(&mut self, index: usize, number: u64, weight: u64, until: BootMs) {
         let meter = &self.meters[index];
-        if let (At::Book(book), Window::Rolling { ms }) = (meter.at, meter.limit.window) {
+        if let (At::Book(book), Window::Rolling { .. }) = (meter.at, meter.limit.window) {
             let weights = Weights::only(meter.limit.metric, weight);
-            let u = BootMs(until.0.saturating_sub(ms).saturating_sub(GAMMA_MS));
-            self.books[book].close(Holder::Phantom(number), &weights, u);
+            self.books[book].hold(Holder::Phantom(number), &weights, until);
         }
     }
 

@@ -143,10 +143,15 @@ impl Occupancy {
 
     /// Enters what was counted by `u` at the latest.
     pub(super) fn close(&mut self, holder: Holder, weights: &Weights, u: BootMs) {
+        self.hold(holder, weights, self.expiry(u));
+    }
+
+    /// Enters what keeps its place until `until`.
+    pub(super) fn hold(&mut self, holder: Holder, weights: &Weights, until: BootMs) {
         if *weights == Weights::default() {
             return;
         }
-        if let Some(before) = self.closing.insert((self.expiry(u), holder), *weights) {
+        if let Some(before) = self.closing.insert((until, holder), *weights) {
             self.closed.subtract(&before);
         }
         self.closed.add(weights);

@@ -254,6 +254,9 @@ impl World {
                 if let Some((id, entry)) = self.open(which) {
                     entry.u = Some(entry.u.map_or(time + DELTA_MS, |u| u.min(time + DELTA_MS)));
                     entry.end = Some((time + DELTA_MS, step));
+                    // Excess of input tokens moves the margin, which has tests of its own.
+                    let input_tokens = actual.input_tokens.min(entry.weights.input_tokens);
+                    let actual = Weights { input_tokens, ..actual };
                     entry.weights = actual;
                     self.gate.settle(id, actual, now).expect("it is open");
                 }

@@ -89,13 +89,7 @@ impl Settled {
 
 impl DayUse {
     pub(super) fn new(zone: QuotaDay) -> Self {
-        Self {
-            zone,
-            cached: None,
-            settled: BTreeMap::new(),
-            charges: 0,
-            open: Sums::default(),
-        }
+        Self { zone, cached: None, settled: BTreeMap::new(), charges: 0, open: Sums::default() }
     }
 
     /// The quota day that holds `at`.

@@ -146,7 +146,9 @@ impl Space {
             for known in before.iter().filter(|known| known.counts_from_bound()) {
                 book.inherit(known, now, is_open);
             }
-            open.iter().for_each(|(id, open)| book.enter_open(*id, open));
+            for (id, open) in open {
+                book.enter_open(*id, open);
+            }
         }
     }
 

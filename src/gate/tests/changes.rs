@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{OTHER, World, catalogue, history, mask};
+use super::world::{World, catalogue, history, mask};
 use super::*;
 
 proptest! {

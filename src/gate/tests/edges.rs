@@ -235,14 +235,12 @@ fn a_day_that_has_begun_holds_until_the_clock_comes_to_it() {
 fn both_quotas_of_a_day_that_ran_out_are_full() {
     let mut bench = Bench::new(&[rpd(10), tpd(1_000)]);
     let ids = [0, 0, 0].map(|ms| bench.admit(ms, tokens(10)));
-    let quota = |metric| Quota {
-        id: "PerDay".to_owned(),
-        metric,
-        window: Some(Window::Day),
-        value: None,
+    let quota =
+        |metric| Quota { id: "PerDay".to_owned(), metric, window: Some(Window::Day), value: None };
+    let throttle = Throttle {
+        quotas: vec![quota(Metric::Requests), quota(Metric::InputTokens)],
+        retry_ms: None,
     };
-    let throttle =
-        Throttle { quotas: vec![quota(Metric::Requests), quota(Metric::InputTokens)], retry_ms: None };
     // What was under way together is refused together.
     for (id, ms) in ids.into_iter().zip([100, 200, 300]) {
         let now = bench.at(ms);

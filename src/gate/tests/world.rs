@@ -65,7 +65,7 @@ struct Rule {
 
 #[derive(Clone, Debug, Default)]
 struct Rules {
-    rules: Vec<Rule>,
+    limits: Vec<Rule>,
     /// Since when there has been a book at all, and one for each key.
     since: Option<(u64, usize)>,
     keys_since: Option<(u64, usize)>,
@@ -73,14 +73,25 @@ struct Rules {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Op {
-    Reserve { bucket: bool, key: u32, need: Weights },
+    Reserve {
+        bucket: bool,
+        key: u32,
+        need: Weights,
+    },
     BodySent(usize),
     Headers(usize),
     Settle(usize, Weights),
     Void(usize),
     /// The limits of the catalogue that the mask names, a little higher or lower.
-    Redefine { bucket: bool, mask: u32, more: u64 },
-    Share { mask: u32, more: u64 },
+    Redefine {
+        bucket: bool,
+        mask: u32,
+        more: u64,
+    },
+    Share {
+        mask: u32,
+        more: u64,
+    },
     Merge,
 }
 
@@ -95,13 +106,29 @@ pub(super) struct World {
     merged: bool,
 }
 
+impl Op {
+    /// The same with other weights; of a settlement it is told whose.
+    pub(super) fn weighed(self, weigh: impl Fn(Option<usize>, Weights) -> Weights) -> Self {
+        match self {
+            Self::Reserve { bucket, key, need } => {
+                Self::Reserve { bucket, key, need: weigh(None, need) }
+            }
+            Self::Settle(which, actual) => Self::Settle(which, weigh(Some(which), actual)),
+            Self::BodySent(_)
+            | Self::Headers(_)
+            | Self::Void(_)
+            | Self::Redefine { .. }
+            | Self::Share { .. }
+            | Self::Merge => self,
+        }
+    }
+}
+
 /// Every kind of limit there is.
 pub(super) fn catalogue(mask: u32, more: u64) -> Vec<Limit> {
     let minute = Window::Rolling { ms: MINUTE_MS };
-    let of_key = |metric, window, value| Limit {
-        scope: Scope::Key,
-        ..limit(metric, window, value)
-    };
+    let of_key =
+        |metric, window, value| Limit { scope: Scope::Key, ..limit(metric, window, value) };
     let all = [
         rpm(8 + more),
         per(10_000, 4 + more),
@@ -144,7 +171,7 @@ pub(super) fn weights() -> impl Strategy<Value = Weights> {
 /// A history: what happens, and how long after the one before.
 pub(super) fn history(changes: bool) -> impl Strategy<Value = Vec<(u64, Op)>> {
     let which = 0..16_usize;
-    let change = if changes { 1 } else { 0 };
+    let change = u32::from(changes);
     let op = prop_oneof![
         8 => (any::<bool>(), 0..3_u32, weights())
             .prop_map(|(bucket, key, need)| Op::Reserve { bucket, key, need }),
@@ -176,11 +203,9 @@ impl World {
         world.gate.define(BUCKET, PROJECT, one.clone(), QuotaDay::pacific());
         world.gate.define(OTHER, PROJECT, other.clone(), QuotaDay::pacific());
         world.gate.share(PROJECT, shared.clone(), QuotaDay::pacific(), world.at());
-        for (place, limits) in [
-            (Place::Bucket(BUCKET), one),
-            (Place::Bucket(OTHER), other),
-            (Place::Shared, shared),
-        ] {
+        for (place, limits) in
+            [(Place::Bucket(BUCKET), one), (Place::Bucket(OTHER), other), (Place::Shared, shared)]
+        {
             world.rule(place, limits);
         }
         world
@@ -199,7 +224,7 @@ impl World {
             let like = |rule: &&Rule| {
                 (rule.limit.scope, stays(&rule.limit)) == (limit.scope, stays(limit))
             };
-            rules.rules.iter().filter(like).map(|rule| rule.since).min()
+            rules.limits.iter().filter(like).map(|rule| rule.since).min()
         };
         let new = |limit: Limit| Rule { since: kept(&limit).unwrap_or(now), limit };
         let new: Vec<_> = limits.into_iter().map(new).collect();
@@ -209,7 +234,7 @@ impl World {
         if new.iter().any(|rule| rule.limit.scope == Scope::Key) {
             rules.keys_since.get_or_insert(now);
         }
-        rules.rules = new;
+        rules.limits = new;
     }
 
     fn open(&mut self, which: usize) -> Option<(AttemptId, &mut Entry)> {
@@ -347,7 +372,7 @@ impl World {
         for bucket in if self.merged { vec![BUCKET] } else { vec![BUCKET, OTHER] } {
             let states = self.gate.state(bucket, now);
             for place in [Place::Bucket(bucket), Place::Shared] {
-                for rule in &self.rules[&place].rules {
+                for rule in &self.rules[&place].limits {
                     self.agrees_on(&states, place, rule);
                 }
             }
@@ -386,7 +411,7 @@ impl World {
     pub(super) fn fits(&self, ask: &Ask) -> bool {
         let places = [Place::Bucket(ask.bucket), Place::Shared];
         places.into_iter().all(|place| {
-            self.rules[&place].rules.iter().all(|rule| {
+            self.rules[&place].limits.iter().all(|rule| {
                 let key = (rule.limit.scope == Scope::Key).then_some(ask.key);
                 let needs = ask.need.get(rule.limit.metric);
                 let (least, most, _) = self.used(place, rule, key);

@@ -402,7 +402,8 @@ impl Gate {
         }
         self.aliases.insert(from, into);
         let bucket = self.bucket(into);
-        bucket.spaces.absorb(&gone.spaces, (&own, &theirs), now);
+        bucket.spaces.tell_keys_apart_like(&gone.spaces, &own);
+        bucket.spaces.absorb(&gone.spaces, &theirs, now);
         bucket.last_batch = bucket.last_batch.max(gone.last_batch);
         bucket.last_interactive = bucket.last_interactive.max(gone.last_interactive);
         bucket.trust.join(gone.trust, &bucket.stated);

@@ -542,9 +542,8 @@ impl Trust {
 /// The limit that a refusal means by `value`: the project's, or where only each key has one that,
 /// unless it is below the value and can thus not be what was used up.
 fn named(limits: &[Limit], metric: Metric, window: Window, value: u64) -> Option<usize> {
-    let of_key = |limit: &Limit| {
-        (limit.metric, limit.window) == (metric, window) && value <= limit.value
-    };
+    let of_key =
+        |limit: &Limit| (limit.metric, limit.window) == (metric, window) && value <= limit.value;
     let of_project = limits.iter().position(|limit| is_of(limit, metric, window));
     of_project.or_else(|| limits.iter().position(of_key))
 }

@@ -44,7 +44,13 @@ impl Spaces {
         }
     }
 
-    /// Keeps a space for each key from now on.
+    /// Keeps a space for each key from now on, if another bucket's spaces do.
+    pub(super) fn tell_keys_apart_like(&mut self, other: &Self, open: &[(AttemptId, Open)]) {
+        if other.keyed {
+            self.tell_keys_apart(open);
+        }
+    }
+
     fn tell_keys_apart(&mut self, open: &[(AttemptId, Open)]) {
         if !std::mem::replace(&mut self.keyed, true) {
             for (id, open) in open {
@@ -106,19 +112,10 @@ impl Spaces {
         }
     }
 
-    /// Takes over all that another bucket's spaces hold; `theirs` are the attempts open there, and
-    /// `own` those open here.
-    pub(super) fn absorb(
-        &mut self,
-        other: &Self,
-        (own, theirs): (&[(AttemptId, Open)], &[(AttemptId, Open)]),
-        now: Now,
-    ) {
+    /// Takes over all that another bucket's spaces hold; `theirs` are the attempts open there.
+    pub(super) fn absorb(&mut self, other: &Self, theirs: &[(AttemptId, Open)], now: Now) {
         let is_open = |id| theirs.iter().any(|(known, _)| *known == id);
         self.all.absorb(&other.all, now, is_open);
-        if other.keyed {
-            self.tell_keys_apart(own);
-        }
         for (key, space) in &other.by_key {
             self.of_key(*key).absorb(space, now, is_open);
         }

@@ -5,6 +5,7 @@ mod changes;
 mod days;
 mod edges;
 mod estimate;
+mod explain;
 mod learning;
 mod offset;
 mod properties;

@@ -12,13 +12,13 @@ const MINUTE: Window = Window::Rolling { ms: MINUTE_MS };
 /// From noon to the opening of the next day.
 const OPENS: u64 = DAY / 2 + 32_000;
 
-fn preset(limit: Limit) -> Limit {
+fn preset(limit: &Limit) -> Limit {
     let source = Source::Preset { name: "p".to_owned(), tier: "free".to_owned() };
-    Limit { source, ..limit }
+    Limit { source, ..limit.clone() }
 }
 
-fn set(limit: Limit) -> Limit {
-    Limit { source: Source::Set, ..limit }
+fn set(limit: &Limit) -> Limit {
+    Limit { source: Source::Set, ..limit.clone() }
 }
 
 fn quota(metric: Metric, window: impl Into<Option<Window>>, value: Option<u64>) -> Quota {
@@ -92,12 +92,12 @@ impl Bench {
 #[test]
 fn a_named_value_lowers_every_limit_and_raises_a_preset() {
     for (stated, value, force, allows) in [
-        (preset(rpm(15)), 10, 10, None),
-        (preset(rpm(15)), 30, 30, None),
+        (preset(&rpm(15)), 10, 10, None),
+        (preset(&rpm(15)), 30, 30, None),
         (rpm(15), 10, 10, None),
         (rpm(15), 30, 15, Some(30)),
-        (set(rpm(15)), 10, 10, None),
-        (set(rpm(15)), 30, 15, Some(30)),
+        (set(&rpm(15)), 10, 10, None),
+        (set(&rpm(15)), 30, 15, Some(30)),
     ] {
         let mut bench = Bench::new(std::slice::from_ref(&stated));
         let lessons = bench.refused(0, &minute(Some(value)));
@@ -131,7 +131,7 @@ fn what_was_learned_holds_until_the_stated_value_changes() {
     assert_eq!(bench.values(1), learned(10));
     bench.redefine(2, &[rpm(15)]);
     assert_eq!(bench.values(2), learned(10));
-    bench.redefine(3, &[set(rpm(12))]);
+    bench.redefine(3, &[set(&rpm(12))]);
     assert_eq!(bench.values(3), [(12, Source::Set)]);
     // The provider says it again, and it lowers the new value too.
     let id = bench.reserve(4, one());
@@ -198,7 +198,8 @@ fn a_limit_of_what_is_under_way_shuts_for_a_while() {
 fn what_others_use_counts_for_a_window() {
     let mut bench = Bench::new(&[rpm(10)]);
     bench.use_up(0, one());
-    let lessons = bench.refused(1_000, &throttle(quota(Metric::Requests, MINUTE, None), Some(5_000)));
+    let lessons =
+        bench.refused(1_000, &throttle(quota(Metric::Requests, MINUTE, None), Some(5_000)));
     assert_eq!(lessons[0], Lesson::Others { dimension: "rpm", weight: 8 });
     assert_eq!(bench.state(1_000)[0].used, 10);
     let now = bench.at(1_000);
@@ -270,9 +271,8 @@ fn doubt_grows_with_each_window_and_ends_after_a_day() {
     let mut bench = Bench::new(&[rpm(1_000)]);
     let told = |lessons: &[Lesson]| {
         let paced = lessons.iter().any(|it| matches!(it, Lesson::Paced));
-        let slower = lessons.iter().find_map(|it| match it {
-            Lesson::Slower { delta_ms } => Some(*delta_ms),
-            _ => None,
+        let slower = lessons.iter().find_map(|it| {
+            if let Lesson::Slower { delta_ms } = it { Some(*delta_ms) } else { None }
         });
         (paced, slower)
     };
@@ -362,7 +362,7 @@ fn a_fresh_day_that_is_refused_is_tried_four_times() {
 
 #[test]
 fn a_limit_of_nothing_shuts_for_the_day() {
-    let mut bench = Bench::new(&[preset(rpm(5)), rpd(20)]);
+    let mut bench = Bench::new(&[preset(&rpm(5)), rpd(20)]);
     let zero = throttle(quota(Metric::Requests, MINUTE, Some(0)), Some(1_000));
     let lessons = bench.refused(0, &zero);
     assert!(matches!(&lessons[..], [Lesson::Shut { .. }]), "{lessons:?}");

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{OTHER, Op, World, catalogue, history, mask, weights};
+use super::world::{OTHER, World, catalogue, history, mask, weights};
 use super::*;
 
 const SPEND_MS: u64 = 600_000;
@@ -284,12 +284,7 @@ proptest! {
             world.now += gap;
             twin.now += gap;
             world.act(op);
-            twin.act(match op {
-                Op::Reserve { bucket, key, need } =>
-                    Op::Reserve { bucket, key, need: scaled(need) },
-                Op::Settle(which, actual) => Op::Settle(which, scaled(actual)),
-                other => other,
-            });
+            twin.act(op.weighed(|_, weights| scaled(weights)));
             let now = world.at();
             let until = |world: &mut World, need| {
                 match world.gate.check(&Ask { key: KeyId(key), ..ask(BUCKET, need) }, now) {

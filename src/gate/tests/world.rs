@@ -65,7 +65,7 @@ struct Rule {
 
 #[derive(Clone, Debug, Default)]
 struct Rules {
-    rules: Vec<Rule>,
+    limits: Vec<Rule>,
     /// Since when there has been a book at all, and one for each key.
     since: Option<(u64, usize)>,
     keys_since: Option<(u64, usize)>,
@@ -104,6 +104,24 @@ pub(super) struct World {
     step: usize,
     rules: BTreeMap<Place, Rules>,
     merged: bool,
+}
+
+impl Op {
+    /// The same with other weights; of a settlement it is told whose.
+    pub(super) fn weighed(self, weigh: impl Fn(Option<usize>, Weights) -> Weights) -> Self {
+        match self {
+            Self::Reserve { bucket, key, need } => {
+                Self::Reserve { bucket, key, need: weigh(None, need) }
+            }
+            Self::Settle(which, actual) => Self::Settle(which, weigh(Some(which), actual)),
+            Self::BodySent(_)
+            | Self::Headers(_)
+            | Self::Void(_)
+            | Self::Redefine { .. }
+            | Self::Share { .. }
+            | Self::Merge => self,
+        }
+    }
 }
 
 /// Every kind of limit there is.
@@ -153,7 +171,7 @@ pub(super) fn weights() -> impl Strategy<Value = Weights> {
 /// A history: what happens, and how long after the one before.
 pub(super) fn history(changes: bool) -> impl Strategy<Value = Vec<(u64, Op)>> {
     let which = 0..16_usize;
-    let change = if changes { 1 } else { 0 };
+    let change = u32::from(changes);
     let op = prop_oneof![
         8 => (any::<bool>(), 0..3_u32, weights())
             .prop_map(|(bucket, key, need)| Op::Reserve { bucket, key, need }),
@@ -206,7 +224,7 @@ impl World {
             let like = |rule: &&Rule| {
                 (rule.limit.scope, stays(&rule.limit)) == (limit.scope, stays(limit))
             };
-            rules.rules.iter().filter(like).map(|rule| rule.since).min()
+            rules.limits.iter().filter(like).map(|rule| rule.since).min()
         };
         let new = |limit: Limit| Rule { since: kept(&limit).unwrap_or(now), limit };
         let new: Vec<_> = limits.into_iter().map(new).collect();
@@ -216,7 +234,7 @@ impl World {
         if new.iter().any(|rule| rule.limit.scope == Scope::Key) {
             rules.keys_since.get_or_insert(now);
         }
-        rules.rules = new;
+        rules.limits = new;
     }
 
     fn open(&mut self, which: usize) -> Option<(AttemptId, &mut Entry)> {
@@ -357,7 +375,7 @@ impl World {
         for bucket in if self.merged { vec![BUCKET] } else { vec![BUCKET, OTHER] } {
             let states = self.gate.state(bucket, now);
             for place in [Place::Bucket(bucket), Place::Shared] {
-                for rule in &self.rules[&place].rules {
+                for rule in &self.rules[&place].limits {
                     self.agrees_on(&states, place, rule);
                 }
             }
@@ -396,7 +414,7 @@ impl World {
     pub(super) fn fits(&self, ask: &Ask) -> bool {
         let places = [Place::Bucket(ask.bucket), Place::Shared];
         places.into_iter().all(|place| {
-            self.rules[&place].rules.iter().all(|rule| {
+            self.rules[&place].limits.iter().all(|rule| {
                 let key = (rule.limit.scope == Scope::Key).then_some(ask.key);
                 let needs = ask.need.get(rule.limit.metric);
                 let (least, most, _) = self.used(place, rule, key);

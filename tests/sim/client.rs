@@ -305,13 +305,13 @@ impl Client for GateClient {
         if self.has(Flaw::BelievesDelay) {
             let until = now.boot.plus(no.retry_after_ms);
             self.gate.block(BUCKET, until, "the provider said when".to_owned());
-        } else if !self.has(Flaw::LearnsNothing) {
-            if self.gate.throttled(id, &throttle(no), now, JITTER_MS).is_none() {
-                self.unexplained = (self.unexplained + 1).min(6);
-                let backoff = BACKOFF_MS << self.unexplained;
-                let until = now.boot.plus(no.retry_after_ms.max(backoff));
-                self.gate.block(BUCKET, until, "the provider said no more".to_owned());
-            }
+        } else if !self.has(Flaw::LearnsNothing)
+            && self.gate.throttled(id, &throttle(no), now, JITTER_MS).is_none()
+        {
+            self.unexplained = (self.unexplained + 1).min(6);
+            let backoff = BACKOFF_MS << self.unexplained;
+            let until = now.boot.plus(no.retry_after_ms.max(backoff));
+            self.gate.block(BUCKET, until, "the provider said no more".to_owned());
         }
         self.settle(id, End::Refused, now)
     }

@@ -185,8 +185,8 @@ impl Desk {
             project_id: ids.id,
             quota_group: group.to_owned(),
             dimension: dimension.to_string(),
-            was: before.map(|value| dimension.show(Setting::Value(value))),
-            became: setting.map(|setting| dimension.show(setting)),
+            was: before.map(|value| dimension.show(Setting::Value(value)).replace('"', "")),
+            became: setting.map(|setting| dimension.show(setting).replace('"', "")),
             source: "set".to_owned(),
             reason: if setting.is_some() { "limits set" } else { "limits unset" }.to_owned(),
         };

@@ -89,7 +89,7 @@ async fn a_limit_that_is_set_holds_at_once_revokes_nothing_and_outlives_a_kill()
     let none = Value::Null;
     let expected = [
         change(Value::Null, json!("8")),
-        change(json!("2"), json!("\"none\"")),
+        change(json!("2"), json!("none")),
         change(json!("3"), none),
         change(json!("100"), json!("3")),
         change(json!("2"), json!("100")),

@@ -245,10 +245,11 @@ impl Desk {
             {
                 forgotten = Some((model.bucket_id, *metric, *window));
             }
-            let rule = rule_of(project, &model.model);
-            buckets.extend(rule.map(|rule| (model.bucket_id, model.quota_group, rule)));
+            let rule = start::rule_of(project, &model.model);
+            buckets.push((model.bucket_id, model.quota_group, rule));
         }
-        buckets.sort_by_key(|(id, ..): &(BucketId, _, _)| *id);
+        // A name that is known no more does not decide for one that is.
+        buckets.sort_by_key(|(id, _, rule)| (*id, rule.rank()));
         buckets.dedup_by_key(|(id, ..)| *id);
         let (done, in_force) = oneshot::channel();
         let new = NewLimits {
@@ -262,18 +263,6 @@ impl Desk {
         let told = self.events.send(Event::Limits(Box::new(new))).await;
         told.map_err(|_| DeskError::Stopping)?;
         in_force.await.map_err(|_| DeskError::Stopping)
-    }
-}
-
-/// What a bucket may do by presets, configuration and users; none for one of which none says
-/// anything.
-fn rule_of(project: &Project, model: &str) -> Option<Result<Vec<Limit>, String>> {
-    match project.allowance(model) {
-        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Some(Ok(limits)),
-        ModelRule::Known { allowance: Allowance::Off { source }, .. } => {
-            Some(Err(format!("{model} is off ({source})")))
-        }
-        ModelRule::Unknown => None,
     }
 }
 

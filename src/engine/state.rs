@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::start::Pace;
 use crate::calendar::QuotaDay;
+use crate::caps;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
@@ -131,12 +132,33 @@ pub struct NewLimits {
     pub(super) pace: Pace,
     /// What all of its buckets share.
     pub(super) shared: Vec<Limit>,
-    /// Its buckets, with their quota groups: their limits, or why they are off.
-    pub(super) buckets: Vec<(BucketId, String, Result<Vec<Limit>, String>)>,
+    /// Its buckets, with their quota groups and what they may do.
+    pub(super) buckets: Vec<(BucketId, String, Rule)>,
     /// Of which limit nothing learned holds any more.
     pub(super) forget: Option<(BucketId, Metric, Window)>,
     /// Told when they are in force.
     pub(super) done: oneshot::Sender<()>,
+}
+
+/// What a bucket may do from now on. Of several an earlier variant beats a later one.
+#[derive(Clone, Debug)]
+pub(super) enum Rule {
+    /// Go within these limits.
+    Limited(Vec<Limit>),
+    /// Nothing, for this reason.
+    Off(String),
+    /// Find out what its limits are.
+    Learn,
+}
+
+impl Rule {
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Limited(_) => 0,
+            Self::Off(_) => 1,
+            Self::Learn => 2,
+        }
+    }
 }
 
 /// Everything the engine can order.
@@ -282,6 +304,8 @@ pub(super) struct Project {
     pub(super) strict_estimates: bool,
     /// The provider's clock.
     pub(super) clock: Offsets,
+    /// A day that has begun already, whatever our clock says, until the provider's is heard.
+    pub(super) floor: Option<NaiveDate>,
     pub(super) pace: Pace,
     pub(super) in_flight: u32,
     pub(super) second: BootMs,
@@ -328,6 +352,8 @@ pub(super) struct Lane {
     pub(super) in_flight: u32,
     /// 429s without a quota's name, one after another.
     pub(super) unexplained: u32,
+    /// Attempts before this one were under way at the last of them.
+    pub(super) refused_before: AttemptId,
     pub(super) wait: Option<(BootMs, String)>,
 }
 
@@ -342,12 +368,44 @@ impl Lane {
             off: None,
             in_flight: 0,
             unexplained: 0,
+            refused_before: AttemptId(0),
             wait: None,
         }
     }
 }
 
 impl Lane {
+    /// Takes up what it may do from now on. Returns the limits that it has then; none when they
+    /// stay as they are: those of what is off count on.
+    pub(super) fn take_up(&mut self, rule: Rule) -> Option<Vec<Limit>> {
+        match rule {
+            Rule::Limited(limits) => {
+                self.off = None;
+                self.learning = false;
+                Some(limits)
+            }
+            Rule::Off(reason) => {
+                self.off = Some(reason);
+                None
+            }
+            Rule::Learn => {
+                self.off = None;
+                if self.learning {
+                    return None;
+                }
+                self.learning = true;
+                self.crowd = Some(Crowd { at_once: 1, good: 0 });
+                Some(Vec::new())
+            }
+        }
+    }
+
+    /// Until when at least and why nothing of it goes.
+    pub(super) fn waits(&self, now: Now) -> Option<(BootMs, String)> {
+        let off = |reason: &String| (now.boot.plus(caps::TICK_MAX_MS), reason.clone());
+        self.off.as_ref().map(off).or_else(|| self.wait.clone())
+    }
+
     /// A request was answered: after as many as go at once, one more may.
     pub(super) fn went_well(&mut self, at_most: u32) {
         let Some(crowd) = &mut self.crowd else { return };

@@ -168,7 +168,7 @@ impl Engine {
             (now.boot, None)
         } else {
             let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
-            (u, Some(charge.hi.to_string()))
+            (u, Some(charge.hi.max(flight.day_lo).to_string()))
         };
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {

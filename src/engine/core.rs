@@ -38,8 +38,8 @@ pub struct Engine {
     pub(super) memos: Vec<Remembered>,
     /// Tokens to the byte, as learned.
     pub(super) ratios: Ratios,
-    /// The wall clock minus the boot clock, and the wall clock, at the last step.
-    pub(super) skew: Option<(i64, UnixMs)>,
+    /// The wall clock minus the boot clock at the last step.
+    pub(super) skew: Option<i64>,
 }
 
 impl Engine {
@@ -192,15 +192,15 @@ impl Engine {
         self.lanes.insert(id, Lane::new(project, group, true));
     }
 
-    /// Adds a lane for a model that was turned off while something of it was queued.
-    pub(super) fn turned_off(&mut self, id: BucketId, project: i64, group: String, reason: String) {
-        if self.lanes.contains_key(&id) {
-            return;
+    /// Adds a lane for a model that is off, so that what was sent to it counts when it is turned
+    /// on.
+    pub(super) fn shut_off(&mut self, id: BucketId, project: i64, group: String, reason: String) {
+        if !self.lanes.contains_key(&id) {
+            self.found(id, project, group);
+            let lane = self.lanes.get_mut(&id).expect("a lane that was just made");
+            *lane =
+                Lane { off: Some(reason), ..Lane::new(project, lane.model_group.clone(), false) };
         }
-        let day = self.projects[&project].day.clone();
-        self.gate.define(id, ProjectId(project), Vec::new(), day);
-        let lane = Lane { off: Some(reason), ..Lane::new(project, group, false) };
-        self.lanes.insert(id, lane);
     }
 
     fn open(&mut self, setup: BatchSetup) {
@@ -348,7 +348,7 @@ impl Engine {
                     group: lane.model_group.clone(),
                     limits,
                     in_flight: lane.in_flight,
-                    wait: lane.wait.clone().map(|(until, reason)| (at(until), reason)),
+                    wait: lane.waits(now).map(|(until, reason)| (at(until), reason)),
                     blocked: self
                         .gate
                         .blocked(id)

@@ -245,13 +245,14 @@ impl Desk {
             {
                 forgotten = Some((model.bucket_id, *metric, *window));
             }
-            let rule = rule_of(project, &model.model);
+            let rule = start::rule_of(project, &model.model);
             if matches!(rule, Rule::Learn) {
                 self.routes.write().add(&project.name, &model.model, model.bucket_id);
             }
             buckets.push((model.bucket_id, model.quota_group, rule));
         }
-        buckets.sort_by_key(|(id, ..): &(BucketId, _, _)| *id);
+        // A name that is known no more does not decide for one that is.
+        buckets.sort_by_key(|(id, _, rule)| (*id, rule.rank()));
         buckets.dedup_by_key(|(id, ..)| *id);
         let (done, in_force) = oneshot::channel();
         let new = NewLimits {
@@ -265,23 +266,6 @@ impl Desk {
         let told = self.events.send(Event::Limits(Box::new(new))).await;
         told.map_err(|_| DeskError::Stopping)?;
         in_force.await.map_err(|_| DeskError::Stopping)
-    }
-}
-
-/// What a bucket may do by presets, configuration and users.
-fn rule_of(project: &Project, model: &str) -> Rule {
-    match project.allowance(model) {
-        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Rule::Limited(limits),
-        ModelRule::Known { allowance: Allowance::Off { source }, .. } => {
-            Rule::Off(start::off(model, &source))
-        }
-        ModelRule::Unknown => match project.unknown_models {
-            UnknownModels::Learn => Rule::Learn,
-            UnknownModels::Refuse => {
-                let name = &project.name;
-                Rule::Off(format!("project {name} refuses models that nobody knows, as {model}"))
-            }
-        },
     }
 }
 

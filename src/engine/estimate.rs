@@ -36,7 +36,9 @@ impl Engine {
         // What may fit a limit and is estimated above it takes all of it, and goes alone.
         let most = self.gate.smallest(bucket, Metric::InputTokens).unwrap_or(u64::MAX);
         let least = item.text.map_or(u64::MAX, |text| text.text_bytes / 20 * 3);
-        let input_tokens = if least <= most { input_tokens.min(most) } else { input_tokens };
+        let exact = matches!(counted, Some(Counted::Exactly(_)));
+        let caps = !exact && least <= most;
+        let input_tokens = if caps { input_tokens.min(most) } else { input_tokens };
         let lane = &self.lanes[&bucket];
         let project = &self.projects[&lane.project];
         let day = project.day.span_at(now.wall.to_utc()).key;

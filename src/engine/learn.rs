@@ -9,7 +9,7 @@ use crate::gate::day::DayEdges;
 use crate::gate::learn::{Lesson, Quota, Throttle};
 use crate::gate::limits::{MINUTE_MS, Window};
 use crate::gate::units::{Metric, Now, ProjectId, UnixMs};
-use crate::gate::window::AttemptId;
+use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{LimitEvent, Remembered};
 use crate::upstream::{QuotaSubject, QuotaViolation, QuotaWindow, Refusal, ThrottleKind};
 
@@ -23,14 +23,22 @@ impl Engine {
         kind: ThrottleKind,
     ) {
         let bucket = flight.bucket;
+        // First, so that what the refusal teaches is of the quota that it is about.
+        self.learn_quota_name(flight, refusal, now);
         let asked = refusal.retry_delay_ms.unwrap_or(0);
         let what = quota_id_of(refusal).unwrap_or_else(|| "no quota named".to_owned());
         tracing::warn!(bucket.id = bucket.0, quota.id = %what, retry_ms = asked,
             "the provider said 429 ({what}): the model waits, no prompt is failed for it");
         let shut = self.gate.blocked(bucket).is_some_and(|(until, _)| until > now.boot);
+        let next = self.next_attempt;
         let lane = self.lanes.get_mut(&bucket).expect("a flight has a lane");
         // What was under way together is refused together: that is one refusal.
-        if !shut && (lane.learning || kind == ThrottleKind::Unexplained) {
+        let anew = id >= lane.refused_before;
+        if anew && kind == ThrottleKind::Unexplained {
+            lane.unexplained = lane.unexplained.saturating_add(1);
+        }
+        if anew && !shut && (lane.learning || kind == ThrottleKind::Unexplained) {
+            lane.refused_before = next;
             lane.went_badly();
         }
         let quotas = refusal.quota.iter().filter_map(quota).collect();
@@ -41,8 +49,7 @@ impl Engine {
             self.wait_as_asked(now, bucket, asked, (kind, &what));
             Vec::new()
         });
-        let merged = self.learn_quota_name(flight, refusal, now);
-        self.note(flight, lessons, merged, now);
+        self.note(flight, lessons, now);
     }
 
     /// Waits after a 429 whose quota has no window or no metric that is known here.
@@ -54,7 +61,7 @@ impl Engine {
         (kind, what): (ThrottleKind, &str),
     ) {
         let day_end = now.boot_at(self.gate.day_end(bucket, now).1);
-        let lane = self.lanes.get_mut(&bucket).expect("a flight has a lane");
+        let lane = &self.lanes[&bucket];
         let jitter = self.rng.u64(0..1_000);
         let (until, reason) = match kind {
             ThrottleKind::PerDay => (day_end, format!("the provider's day is used up ({what})")),
@@ -67,7 +74,6 @@ impl Engine {
                 (until, format!("the provider said its minute is used up ({what})"))
             }
             ThrottleKind::Unexplained => {
-                lane.unexplained = lane.unexplained.saturating_add(1);
                 let wait = asked.max(backoff(&mut self.rng, lane.unexplained));
                 (now.boot.plus(wait), "the provider said 429 and no more".to_owned())
             }
@@ -76,16 +82,12 @@ impl Engine {
     }
 
     /// The provider names the model whose quota is used up: two of ours that it calls by one name
-    /// are one quota. Returns the bucket in which this one counts from now on.
-    fn learn_quota_name(
-        &mut self,
-        flight: &Flight,
-        refusal: &Refusal,
-        now: Now,
-    ) -> Option<BucketId> {
-        let name = refusal.quota.iter().find_map(|quota| quota.model.as_deref())?;
+    /// are one quota, and this one counts in the other from now on.
+    fn learn_quota_name(&mut self, flight: &Flight, refusal: &Refusal, now: Now) {
+        let name = refusal.quota.iter().find_map(|quota| quota.model.as_deref());
+        let Some(name) = name else { return };
         if self.gate.quota_name(flight.bucket) == Some(name) {
-            return None;
+            return;
         }
         self.gate.set_quota_name(flight.bucket, name);
         let own = &self.lanes[&flight.bucket];
@@ -95,7 +97,8 @@ impl Engine {
                 && self.gate.root(**id) != root
                 && (lane.model_group == name || self.gate.quota_name(**id) == Some(name))
         };
-        let into = *self.lanes.iter().find(same)?.0;
+        let Some((into, _)) = self.lanes.iter().find(same) else { return };
+        let into = self.gate.root(*into);
         tracing::warn!(
             bucket.id = flight.bucket.0,
             quota.name = name,
@@ -103,19 +106,19 @@ impl Engine {
             own.model_group,
             self.lanes[&into].model_group
         );
-        self.gate.merge(flight.bucket, into, now);
-        Some(into)
+        // Whatever counts in the one counts in the other: that is kept of the roots.
+        self.memorise(root, now, Vec::new());
+        if let Some(memo) = self.memos.last_mut() {
+            memo.counts_in = Some(into);
+        }
+        self.gate.merge(root, into, now);
+        self.gate.set_quota_name(into, name);
     }
 
     /// Says what was learned, and has it kept.
-    fn note(
-        &mut self,
-        flight: &Flight,
-        lessons: Vec<Lesson>,
-        counts_in: Option<BucketId>,
-        now: Now,
-    ) {
-        let group = self.lanes[&flight.bucket].model_group.clone();
+    fn note(&mut self, flight: &Flight, lessons: Vec<Lesson>, now: Now) {
+        let root = self.gate.root(flight.bucket);
+        let group = self.lanes[&root].model_group.clone();
         let mut events = Vec::new();
         for lesson in lessons {
             match lesson {
@@ -153,14 +156,12 @@ impl Engine {
                 Lesson::Shut { reason, .. } => tracing::warn!("{group}: {reason}"),
             }
         }
-        self.memorise(flight.bucket, now, events);
-        if let Some(memo) = self.memos.last_mut() {
-            memo.counts_in = counts_in;
-        }
+        self.memorise(root, now, events);
     }
 
-    /// Has all that a bucket learned kept.
+    /// Has all kept that was learned of the quota in which a bucket counts.
     pub(super) fn memorise(&mut self, bucket: BucketId, now: Now, events: Vec<LimitEvent>) {
+        let bucket = self.gate.root(bucket);
         let memory = serde_json::to_string(&self.gate.memory(bucket, now));
         let memory = memory.expect("a memory is JSON");
         self.memos.push(Remembered { bucket, memory, at: now.wall, events, counts_in: None });
@@ -176,11 +177,14 @@ impl Engine {
             let known = self.lanes.contains_key(&id);
             let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(new.project, group, false));
             let limits = lane.take_up(rule);
-            if known {
-                self.gate.redefine(id, limits, now);
-            } else {
+            if !known {
+                let limits = limits.unwrap_or_default();
                 self.gate.define(id, ProjectId(new.project), limits, day.clone());
                 self.adopt(id);
+            } else if let Some(limits) = limits
+                && self.gate.root(id) == id
+            {
+                self.gate.redefine(id, limits, now);
             }
         }
         if let Some((bucket, metric, window)) = new.forget
@@ -215,6 +219,7 @@ impl Engine {
         heard.clock.observe(sent, headers, date_s, now.boot);
         let offset = heard.clock.interval(now.boot);
         if offset.known {
+            heard.floor = None;
             let edges = DayEdges { lo_ms: offset.lo_ms, hi_ms: offset.hi_ms, floor: None };
             self.gate.set_day_edges(ProjectId(project), edges);
         }
@@ -225,7 +230,7 @@ impl Engine {
     pub(super) fn notice_step(&mut self, now: Now) {
         let boot = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
         let skew = now.wall.0.saturating_sub(boot);
-        let Some((before, wall)) = self.skew.replace((skew, now.wall)) else { return };
+        let Some(before) = self.skew.replace(skew) else { return };
         let step = skew.saturating_sub(before);
         if step.unsigned_abs() <= caps::WALL_STEP_MS {
             return;
@@ -234,22 +239,26 @@ impl Engine {
         for (id, project) in &mut self.projects {
             project.clock.forget();
             let edges = DayEdges::default();
-            let reached = wall.moved(edges.hi_ms).to_utc();
+            // What our clock would show now.
+            let reached = now.wall.moved(step.saturating_neg()).moved(edges.hi_ms).to_utc();
             let floor = (step < 0).then(|| project.day.span_at(reached).key);
-            self.gate.set_day_edges(ProjectId(*id), DayEdges { floor, ..edges });
+            project.floor = project.floor.max(floor);
+            self.gate.set_day_edges(ProjectId(*id), DayEdges { floor: project.floor, ..edges });
         }
     }
 
     /// After a start on a wall clock that is behind the ledger: each project's day is at least the
     /// last one that was written, until the provider's own clock is heard.
     pub(super) fn distrust_days_before(&mut self, last: UnixMs, now: Now) {
-        if last <= now.wall {
+        // The bound of an attempt that was cut off lies ahead by as much.
+        if last <= now.wall.plus(DELTA_MS) {
             return;
         }
         tracing::warn!("the wall clock is behind the ledger's last row of {last}");
-        for (id, project) in &self.projects {
-            let floor = Some(project.day.span_at(last.to_utc()).key);
-            self.gate.set_day_edges(ProjectId(*id), DayEdges { floor, ..DayEdges::default() });
+        for (id, project) in &mut self.projects {
+            project.floor = Some(project.day.span_at(last.to_utc()).key);
+            let edges = DayEdges { floor: project.floor, ..DayEdges::default() };
+            self.gate.set_day_edges(ProjectId(*id), edges);
         }
     }
 }

@@ -239,6 +239,8 @@ impl Engine {
         let project_id = lane.project;
         let project = self.projects.get_mut(&project_id).expect("a lane has a project");
         project.take_turn(id, key, now);
+        // A clock that was set, or heard, since the seal does not open a day again.
+        let day_lo = project.sealed_before.map_or(day_lo, |sealed| sealed.max(day_lo));
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
         job.open += 1;
         let attempt = NewAttempt {
@@ -310,13 +312,14 @@ impl Engine {
     /// Seals the days that are over, once nothing of them is in flight.
     fn plan_seals(&mut self, now: Now, effects: &mut Vec<Effect>) {
         // Until the edge is past, attempts are still reserved for the day before.
-        let edge = now.wall.minus(DAY_EDGE_MS).to_utc();
         let mut wakes = Vec::new();
         for (id, project) in &mut self.projects {
-            let today = project.day.span_at(edge);
+            let behind = project.clock.interval(now.boot).lo_ms.saturating_neg();
+            let edge_ms = u64::try_from(behind).unwrap_or(0).max(DAY_EDGE_MS);
+            let today = project.day.span_at(now.wall.minus(edge_ms).to_utc());
             let before = |flight: &Flight| flight.project == *id && flight.day_lo < today.key;
             if project.sealing || project.sealed_before.is_some_and(|day| day >= today.key) {
-                wakes.push(now.boot_at(UnixMs::from(today.end).plus(DAY_EDGE_MS)));
+                wakes.push(now.boot_at(UnixMs::from(today.end).plus(edge_ms)));
             } else if project.seal_after > now.boot {
                 wakes.push(project.seal_after);
             } else if !self.flights.values().any(before) {

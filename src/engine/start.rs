@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 
 use super::conclude::doubtful;
 use super::core::Engine;
-use super::state::{Key, Lane, Link, Project};
+use super::state::{Key, Lane, Link, Project, Rule};
 use crate::calendar::{CalendarError, QuotaDay};
 use crate::caps;
 use crate::config::{self, Config, ModelRule, UnknownModels};
@@ -174,9 +174,20 @@ fn models_of(
     models
 }
 
-/// Why nothing of a model is sent that is not offered.
-pub(super) fn off(model: &str, source: &Source) -> String {
-    format!("{model} is off ({source})")
+/// What the bucket of a model may do by presets, configuration and users.
+pub(super) fn rule_of(project: &config::Project, model: &str) -> Rule {
+    match project.allowance(model) {
+        ModelRule::Known { allowance: Allowance::Limited(limits), .. } => Rule::Limited(limits),
+        ModelRule::Known { allowance: Allowance::Off { source }, .. } => {
+            Rule::Off(format!("{model} is off ({source})"))
+        }
+        ModelRule::Unknown => match project.unknown_models {
+            UnknownModels::Learn => Rule::Learn,
+            UnknownModels::Refuse => {
+                Rule::Off(format!("nobody knows {model}, and the project refuses such models"))
+            }
+        },
+    }
 }
 
 /// Enters every project of the configuration in the database and builds an engine on it.
@@ -233,23 +244,24 @@ async fn build(
         let models = add_project(&mut engine, project, ids, sealed, now)?;
         routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
     }
+    let mut off = Vec::new();
     for model in reader.models().await? {
-        let Some((id, unknown, models)) = routes.projects.get_mut(&model.project) else { continue };
-        // A model that is off, or was given up, keeps no way around its limits.
-        let rule = config.project(&model.project).map(|project| project.allowance(&model.model));
-        if let Some(ModelRule::Known { allowance: Allowance::Off { source }, .. }) = &rule {
-            let reason = off(&model.model, source);
-            engine.turned_off(model.bucket_id, *id, model.quota_group, reason);
-            continue;
+        let Some((id, _, models)) = routes.projects.get_mut(&model.project) else { continue };
+        let Some(project) = config.project(&model.project) else { continue };
+        match rule_of(project, &model.model) {
+            Rule::Limited(_) => {}
+            // It keeps no way around its limits.
+            Rule::Off(reason) => off.push((model.bucket_id, *id, model.quota_group, reason)),
+            Rule::Learn => {
+                engine.found(model.bucket_id, *id, model.quota_group);
+                models
+                    .entry(model.model)
+                    .or_insert(Route::Bucket { id: model.bucket_id, limits: Arc::new([]) });
+            }
         }
-        let learned = matches!(rule, Some(ModelRule::Unknown));
-        if !learned || matches!(unknown, UnknownModels::Refuse) {
-            continue;
-        }
-        engine.found(model.bucket_id, *id, model.quota_group);
-        models
-            .entry(model.model)
-            .or_insert(Route::Bucket { id: model.bucket_id, limits: Arc::new([]) });
+    }
+    for (bucket, project, group, reason) in off {
+        engine.shut_off(bucket, project, group, reason);
     }
     recall(&mut engine, reader, now).await?;
     for observation in reader.observations(caps::OBSERVATIONS_BACK).await? {
@@ -287,6 +299,7 @@ fn add_project(
         tier: project.tier.clone(),
         strict_estimates: project.strict_estimates,
         clock: Offsets::default(),
+        floor: None,
         in_flight: 0,
         pace,
         second: BootMs(0),
@@ -348,7 +361,9 @@ async fn recall(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), St
         }
     }
     for (bucket, counts_in) in reader.aliases().await? {
-        if engine.lanes.contains_key(&bucket) && engine.lanes.contains_key(&counts_in) {
+        // What is off keeps no limits that another could count in.
+        let on = |id| engine.lanes.get(id).is_some_and(|lane| lane.off.is_none());
+        if on(&bucket) && on(&counts_in) {
             engine.gate.merge(bucket, counts_in, now);
         }
     }

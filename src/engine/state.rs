@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::start::Pace;
 use crate::calendar::QuotaDay;
+use crate::caps;
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
@@ -131,7 +132,7 @@ pub struct NewLimits {
     pub(super) pace: Pace,
     /// What all of its buckets share.
     pub(super) shared: Vec<Limit>,
-    /// Its buckets, with their quota groups.
+    /// Its buckets, with their quota groups and what they may do.
     pub(super) buckets: Vec<(BucketId, String, Rule)>,
     /// Of which limit nothing learned holds any more.
     pub(super) forget: Option<(BucketId, Metric, Window)>,
@@ -139,15 +140,25 @@ pub struct NewLimits {
     pub(super) done: oneshot::Sender<()>,
 }
 
-/// What presets, configuration and users say of a bucket.
-#[derive(Debug)]
+/// What a bucket may do from now on. Of several an earlier variant beats a later one.
+#[derive(Clone, Debug)]
 pub(super) enum Rule {
-    /// Its limits.
+    /// Go within these limits.
     Limited(Vec<Limit>),
-    /// Why nothing of it is sent.
+    /// Nothing, for this reason.
     Off(String),
-    /// Nothing: its limits are found out.
+    /// Find out what its limits are.
     Learn,
+}
+
+impl Rule {
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Limited(_) => 0,
+            Self::Off(_) => 1,
+            Self::Learn => 2,
+        }
+    }
 }
 
 /// Everything the engine can order.
@@ -293,6 +304,8 @@ pub(super) struct Project {
     pub(super) strict_estimates: bool,
     /// The provider's clock.
     pub(super) clock: Offsets,
+    /// A day that has begun already, whatever our clock says, until the provider's is heard.
+    pub(super) floor: Option<NaiveDate>,
     pub(super) pace: Pace,
     pub(super) in_flight: u32,
     pub(super) second: BootMs,
@@ -339,6 +352,8 @@ pub(super) struct Lane {
     pub(super) in_flight: u32,
     /// 429s without a quota's name, one after another.
     pub(super) unexplained: u32,
+    /// Attempts before this one were under way at the last of them.
+    pub(super) refused_before: AttemptId,
     pub(super) wait: Option<(BootMs, String)>,
 }
 
@@ -353,33 +368,42 @@ impl Lane {
             off: None,
             in_flight: 0,
             unexplained: 0,
+            refused_before: AttemptId(0),
             wait: None,
         }
     }
 }
 
 impl Lane {
-    /// Takes up what is said of it, and returns its limits.
-    pub(super) fn take_up(&mut self, rule: Rule) -> Vec<Limit> {
+    /// Takes up what it may do from now on. Returns the limits that it has then; none when they
+    /// stay as they are: those of what is off count on.
+    pub(super) fn take_up(&mut self, rule: Rule) -> Option<Vec<Limit>> {
         match rule {
             Rule::Limited(limits) => {
                 self.off = None;
                 self.learning = false;
-                limits
+                Some(limits)
             }
             Rule::Off(reason) => {
                 self.off = Some(reason);
-                Vec::new()
+                None
             }
             Rule::Learn => {
                 self.off = None;
-                if !self.learning {
-                    self.learning = true;
-                    self.crowd = Some(Crowd { at_once: 1, good: 0 });
+                if self.learning {
+                    return None;
                 }
-                Vec::new()
+                self.learning = true;
+                self.crowd = Some(Crowd { at_once: 1, good: 0 });
+                Some(Vec::new())
             }
         }
+    }
+
+    /// Until when at least and why nothing of it goes.
+    pub(super) fn waits(&self, now: Now) -> Option<(BootMs, String)> {
+        let off = |reason: &String| (now.boot.plus(caps::TICK_MAX_MS), reason.clone());
+        self.off.as_ref().map(off).or_else(|| self.wait.clone())
     }
 
     /// A request was answered: after as many as go at once, one more may.

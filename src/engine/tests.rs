@@ -1,11 +1,16 @@
 //! The engine, judged step by step in virtual time.
 
 mod answers;
+mod changes;
+mod clocks;
 mod days;
 mod ends;
+mod estimates;
 mod faults;
+mod learning;
 mod order;
 mod routes;
+mod starts;
 mod throttles;
 mod walk;
 mod world;

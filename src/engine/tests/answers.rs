@@ -27,6 +27,12 @@ impl Answer {
         self
     }
 
+    /// The same answer, by a clock that shows this Unix time in seconds.
+    pub(super) fn dated(mut self, date_s: i64) -> Self {
+        self.report.date_header = Some(date_s);
+        self
+    }
+
     /// The same answer, begun `ms` after the request was sent.
     pub(super) fn after(self, ms: u64) -> Self {
         let headers_ms = self.headers_ms.map(|_| ms);
@@ -75,6 +81,22 @@ fn refused_after(status: u16, class: RefusalClass, retry_delay_ms: Option<u64>) 
 
 pub(super) fn throttled(kind: ThrottleKind, retry_delay_ms: Option<u64>) -> Answer {
     refused_after(429, RefusalClass::Throttled(kind), retry_delay_ms)
+}
+
+/// A 429 that names a quota of requests a minute.
+pub(super) fn minute_used_up(model: Option<&str>, value: Option<u64>) -> Answer {
+    let mut answer = throttled(ThrottleKind::PerMinute, Some(1_000));
+    if let Outcome::Refused(refusal) = &mut answer.report.outcome {
+        refusal.quota.push(QuotaViolation {
+            quota_id: "GenerateRequestsPerMinute".to_owned(),
+            metric: "requests".to_owned(),
+            model: model.map(str::to_owned),
+            value,
+            window: QuotaWindow::PerMinute,
+            subject: QuotaSubject::Requests,
+        });
+    }
+    answer
 }
 
 /// A 429 that names its quota.

@@ -48,6 +48,8 @@ pub(super) struct Attempt {
     pub(super) sent: bool,
     pub(super) end: Option<AttemptEnd>,
     pub(super) error: Option<String>,
+    /// What it came to.
+    pub(super) act: Option<Weights>,
 }
 
 /// A row of the queue.
@@ -86,6 +88,8 @@ pub(super) struct World {
     pub(super) reserves_to_fail: u32,
     pub(super) loads_to_fail: u32,
     pub(super) seals_to_fail: u32,
+    /// Whether permits that may be too old are.
+    pub(super) slow: bool,
     /// Draws every delay, if set.
     pub(super) chaos: Option<fastrand::Rng>,
     pub(super) setups: BTreeMap<BatchId, BatchSetup>,
@@ -161,6 +165,7 @@ impl World {
             reserves_to_fail: 0,
             loads_to_fail: 0,
             seals_to_fail: 0,
+            slow: false,
             chaos: None,
             setups: BTreeMap::new(),
             items: BTreeMap::new(),
@@ -198,6 +203,7 @@ impl World {
             tier: "free".to_owned(),
             strict_estimates: false,
             clock: Offsets::default(),
+            floor: None,
             pace: Pace { max_in_flight: 1_000, starts_per_second: caps::STARTS_PER_SECOND },
             in_flight: 0,
             second: BootMs(0),
@@ -366,6 +372,10 @@ impl World {
 
     /// A2: nothing is sent without a durable row of its own.
     fn send(&mut self, order: &SendOrder) {
+        if self.slow && order.stale_at.is_some() {
+            self.later(1_000, Coming::Event(Event::Stale(order.id)));
+            return;
+        }
         let answer = (self.provider)(order, self.now);
         let attempt = self.attempts.get_mut(&order.id).expect("reserved durably before");
         assert!(!attempt.sent, "{order:?} is sent twice");
@@ -466,7 +476,7 @@ impl World {
         if let Some(sealed) = self.sealed.get(&new.project_id) {
             assert!(new.day_lo >= sealed.to_string(), "{new:?} is of a sealed day ({sealed})");
         }
-        let row = Attempt { new, sent: false, end: None, error: None };
+        let row = Attempt { new, sent: false, end: None, error: None, act: None };
         let id = row.new.id;
         assert!(self.attempts.insert(id, row).is_none(), "{id:?} is reserved twice");
     }
@@ -478,6 +488,7 @@ impl World {
         assert!(end.day_hi >= attempt.new.day_lo, "{end:?} ends before it begins");
         attempt.end = Some(end.end);
         attempt.error = end.error;
+        attempt.act = Some(end.act);
         let ItemUpdate { id, state, attempts, doubts, not_before, line } =
             row.item.expect("an attempt of a batch has an item");
         let item = self.items.get_mut(&id).expect("a known item");

@@ -11,7 +11,7 @@ use crate::store::ItemState;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
 const BATCHES: i64 = 20;
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 8;
 
 /// One answer in five is none.
 fn any_answer(rng: &mut fastrand::Rng) -> Answer {
@@ -93,7 +93,7 @@ fn walked(seed: u64) -> World {
                 2 => world.loads_to_fail = rng.u32(1..4),
                 3 => world.seals_to_fail = rng.u32(1..4),
                 4 => world.advance(world.now.boot.plus(rng.u64(1..90_000))),
-                5 => world.now.wall = world.now.wall.moved(rng.i64(-7_200_000..7_200_000)),
+                5 => world.now.wall = world.now.wall.moved(rng.i64(-3_600_000..3_600_000)),
                 6 => world.tell(any_limits(&mut rng)),
                 _ => {}
             }
@@ -124,7 +124,8 @@ fn balance(world: &World) {
     assert!(world.densest(1, MINUTE_MS, |weights| weights.requests) <= 60);
     assert!(world.densest(2, MINUTE_MS, |weights| weights.requests) <= 90);
     assert!(world.densest(2, MINUTE_MS, |weights| weights.input_tokens) <= 500);
-    assert!(world.densest(1, 24 * 60 * MINUTE_MS, |weights| weights.requests) <= 2 * 700);
+    // A clock that is set makes days longer or shorter, but none of them half as long.
+    assert!(world.densest(1, 12 * 60 * MINUTE_MS, |weights| weights.requests) <= 2 * 700);
 }
 
 #[test]

@@ -48,8 +48,9 @@ fn any_batch(rng: &mut fastrand::Rng, id: i64) -> (BatchSetup, Vec<u64>) {
 }
 
 /// The limits of the buckets of project 1.
-const LIMITS: [(i64, fn() -> Vec<Limit>); 2] =
-    [(1, || vec![rpm(60), rpd(700)]), (2, || vec![rpm(90), tpm(500)])];
+fn limits() -> [(i64, Vec<Limit>); 2] {
+    [(1, vec![rpm(60), rpd(700)]), (2, vec![rpm(90), tpm(500)])]
+}
 
 /// Limits that are no higher than those of the beginning.
 fn any_limits(rng: &mut fastrand::Rng) -> Event {
@@ -66,8 +67,8 @@ fn walked(seed: u64) -> World {
     world.chaos = Some(fastrand::Rng::with_seed(seed + 1_000));
     world.project(1, &["a", "b"]).pace.max_in_flight = 40;
     world.project(2, &["c"]).pace.starts_per_second = 10;
-    for (id, limits) in LIMITS {
-        world.bucket(id, 1, &limits());
+    for (id, limits) in limits() {
+        world.bucket(id, 1, &limits);
     }
     world.bucket(3, 2, &[]);
     world.tell(Event::BucketFound { id: BucketId(4), project: 2, group: "learned".to_owned() });
@@ -100,7 +101,7 @@ fn walked(seed: u64) -> World {
         }
     }
     // The world comes to its senses, and everything comes to its end.
-    world.tell(changed(LIMITS.map(|(id, limits)| (id, to(&limits())))));
+    world.tell(changed(limits().map(|(id, limits)| (id, to(&limits)))));
     world.provider = Box::new(|_, _| answers::ok());
     let last = world.now.boot.plus(50 * 60 * MINUTE_MS);
     while !world.engine.jobs.is_empty() && world.now.boot < last {

@@ -4,7 +4,10 @@ mod batches;
 mod days;
 mod durability;
 mod ledger;
+mod limits;
+mod migration;
 mod model;
+mod recall;
 
 use std::path::Path;
 

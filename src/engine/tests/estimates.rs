@@ -185,6 +185,6 @@ fn what_all_models_may_spend_holds_each() {
     let states = world.engine.gate.state(BucketId(2), world.now);
     let shared = states.iter().find(|state| state.shared).expect("a shared limit");
     assert_eq!((shared.used, shared.reserved), (4 * 12_800, 0));
-    let total: u64 = world.attempts.values().filter_map(|a| a.act).map(|a| a.spend_nanos).sum();
-    assert_eq!(total, shared.used);
+    let sum: u64 = world.attempts.values().filter_map(|a| a.act).map(|a| a.spend_nanos).sum();
+    assert_eq!(sum, shared.used);
 }

@@ -1,0 +1,84 @@
+//! A database of the first version, with rows in it, opened by this one.
+
+use super::*;
+use crate::gate::units::Now;
+
+const FIRST: &str = "20261122000001_ledger.sql";
+
+/// Rows as the first version wrote them.
+const ROWS: &str = "
+    INSERT INTO boot (id, uuid) VALUES (1, 'boot-1');
+    INSERT INTO project (id, name) VALUES (1, 'p');
+    INSERT INTO bucket (id, project_id, quota_group) VALUES (1, 1, 'group');
+    INSERT INTO model (project_id, name, bucket_id) VALUES (1, 'model', 1);
+    INSERT INTO quota_limit (bucket_id, metric, window_ms, value, source, set_at)
+        VALUES (1, 'requests', 60000, 15, 'config', 1);
+    INSERT INTO batch (id, uid, work, file_name, out_name, dialect, project_id, bucket_id, model,
+        tenant, priority, in_doubt, on_bad_line, state, source_dev, source_ino, source_mtime_ns,
+        source_bytes, source_uid, sha256, items, submitted_at)
+        VALUES (1, 'b', 'w', 'b.jsonl', 'o', 'gemini-jsonl', 1, 1, 'model', 't', 1, 'retry',
+        'reject', 1, 1, 2, 3, 4, 5, 'sha', 2, 6);
+    INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images)
+        VALUES (4294967297, 0, 10, 7, 0), (4294967298, 10, 10, 8, 0);
+    INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class, state,
+        boot_id, s_wall, s_boot, u_wall, u_boot, day_lo, day_hi, est_requests, est_input_tokens,
+        est_images, act_requests, act_input_tokens, act_images, prompt_tokens)
+        VALUES (1, 4294967297, 1, 1, 'model', 'k', 't', 0, 1, 1, 1795464000000, 5000,
+        1795464000100, 5100, '2026-11-23', '2026-11-23', 1, 7, 0, 1, 6, 0, 6);
+    INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class, state,
+        boot_id, s_wall, s_boot, day_lo, est_requests, est_input_tokens, est_images)
+        VALUES (2, 4294967298, 1, 1, 'model', 'k', 't', 0, 0, 1, 1795464000200, 5200, '2026-11-23',
+        1, 8, 0);";
+
+async fn old_database(dir: &Path) {
+    let options = SqliteConnectOptions::new().filename(database_path(dir)).create_if_missing(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.expect("a database");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(FIRST);
+    let to = tempfile::tempdir().expect("a directory");
+    std::fs::copy(from, to.path().join(FIRST)).expect("the first migration");
+    let migrator = sqlx::migrate::Migrator::new(to.path()).await.expect("one migration");
+    migrator.run(&mut conn).await.expect("the first version");
+    sqlx::raw_sql(ROWS).execute(&mut conn).await.expect("its rows");
+    conn.close().await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    old_database(dir.path()).await;
+    let store = Store::open(dir.path(), BOOT).await.expect("it opens");
+    let reader = store.reader();
+    let now = Now { boot: BootMs(6_000), wall: NOON.plus(1_000) };
+    let back = reader.attempts_back(now, 60_000).await.expect("attempts");
+    let [row] = &back[..] else { panic!("{back:?}") };
+    let expected = Weights { requests: 1, input_tokens: 6, ..Weights::default() };
+    assert_eq!((row.id, row.weights, row.same_boot), (AttemptId(1), expected, true));
+    let days = reader.day_charges(NOON.minus(1_000)).await.expect("days");
+    assert_eq!((days.len(), days[0].weights), (1, expected));
+    let open = reader.open_attempts().await.expect("open ones");
+    let est = Weights { requests: 1, input_tokens: 8, ..Weights::default() };
+    assert_eq!((open.len(), open[0].id, open[0].est), (1, AttemptId(2), est));
+    // Old rows say nothing of their text, and teach nothing.
+    let queued = reader.queued(BatchId(1), 0, 10).await.expect("the queue");
+    assert_eq!(queued.len(), 2);
+    let known = |item: &QueuedItem| item.text.is_some() || item.output_tokens_max.is_some();
+    assert!(!queued.iter().any(known), "{queued:?}");
+    assert_eq!(reader.observations(100).await.expect("none").len(), 0);
+    assert_eq!(reader.set_limits().await.expect("none"), []);
+    assert_eq!(reader.memories().await.expect("none"), []);
+    // The open attempt settles, and the project takes up its limits.
+    let mut end = settled(2, None);
+    if let Some(attempt) = &mut end.attempt {
+        attempt.act.spend_nanos = 9;
+    }
+    store.settle(vec![end]).await.expect("settled");
+    let ids = store.sync_project(project("p"), NOON).await.expect("entered");
+    assert_eq!((ids.id, ids.buckets["group"]), (1, BucketId(1)));
+    let mut raw = raw(dir.path()).await;
+    let count = "SELECT count(*) || ' ' || sum(value) FROM quota_limit";
+    let limits: String = sqlx::query_scalar(count).fetch_one(&mut raw).await.expect("limits");
+    assert_eq!(limits, "1 15");
+    let check: String =
+        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.expect("a check");
+    assert_eq!(check, "ok");
+}

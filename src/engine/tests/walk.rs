@@ -11,7 +11,7 @@ use crate::store::ItemState;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
 const BATCHES: i64 = 20;
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 4;
 
 /// One answer in five is none.
 fn any_answer(rng: &mut fastrand::Rng) -> Answer {

@@ -6,6 +6,8 @@ use super::world::{World, catalogue, history, mask};
 use super::*;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     /// Whatever is set anew or joined: what was under way counts, what the books held counts on,
     /// nothing counts that does not exist, and nothing panics.
     #[test]

@@ -87,6 +87,8 @@ fn offsets() -> impl Strategy<Value = (i64, i64)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     /// P5: no day of the provider holds more than the limit, wherever its clock is within what is
     /// known of it, in every zone, and whatever is done to our clock.
     #[test]

@@ -27,6 +27,8 @@ fn until(verdict: &Verdict) -> Option<BootMs> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     /// P14: what is explained is what decides, limit by limit.
     #[test]
     fn an_explanation_is_the_verdict_taken_apart(

@@ -239,6 +239,8 @@ fn what_no_limit_reads_is_forgotten_too() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     /// With every kind of limit at once: what is shown, and what goes, is what the list says.
     #[test]
     fn every_dimension_scope_and_window_at_once(

@@ -96,7 +96,7 @@ impl Space {
     }
 
     /// Replaces the limits, and keeps the books of the windows that stay. What is new begins
-    /// empty: see [`Space::refill`].
+    /// empty: see [`Space::redefine`].
     fn set_limits(&mut self, limits: Vec<Limit>) {
         let mut books = vec![self.books[0].clone()];
         let mut meters = Vec::new();

@@ -118,10 +118,11 @@ pub struct LimitState {
     pub provider_allows: Option<u64>,
 }
 
-/// What a request needs and what is there, limit by limit: what [`Gate::check`] decides by.
+/// What a request needs and what is there, limit by limit: what
+/// [`Gate::check`](super::admit::Gate::check) decides by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// What [`Gate::check`] says at the same instant.
+    /// What [`Gate::check`](super::admit::Gate::check) says at the same instant.
     pub verdict: Verdict,
     /// Every limit that the request takes something of.
     pub needs: Vec<Requirement>,

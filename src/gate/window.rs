@@ -2,7 +2,7 @@
 //!
 //! An attempt occupies its weights from the reservation until `u + W + γ`, where `u` is an upper
 //! bound of the instant at which the provider can have counted it. While `u` is unknown the attempt
-//! keeps its place. One [`Occupancy`] serves every limit of the same window.
+//! keeps its place. One `Occupancy` serves every limit of the same window.
 
 use std::collections::BTreeMap;
 

@@ -230,8 +230,10 @@ impl Engine {
     fn refused(&mut self, now: Now, id: AttemptId, flight: &Flight, refusal: &Refusal) -> Fate {
         match refusal.class {
             RefusalClass::Throttled(kind) => {
+                // By the limits before this refusal teaches others: it went alone, or it did not.
+                let too_large = self.is_too_large(flight, refusal);
                 self.throttled(now, (id, flight), refusal, kind);
-                if self.is_too_large(flight, refusal) {
+                if too_large {
                     return Fate { end: AttemptEnd::Throttled, ..failed(flight, refusal) };
                 }
                 Fate { end: AttemptEnd::Throttled, ..back_in_place(flight, refusal) }

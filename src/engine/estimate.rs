@@ -14,6 +14,9 @@ use crate::upstream::Usage;
 /// Output tokens that are taken for the price of a request which does not bound them.
 const OUTPUT_TOKENS_GUESS: u64 = 2_048;
 
+/// More than any model answers with: what a request allows beyond it is never spent.
+const OUTPUT_TOKENS_CEILING: u64 = 1 << 24;
+
 impl Engine {
     /// What an item of a batch takes from each metric.
     pub(super) fn weights(
@@ -45,7 +48,10 @@ impl Engine {
         let price = Prices::shipped().price(&project.tier, model, day);
         let amounts = Amounts {
             input_tokens,
-            output_tokens: item.output_tokens_max.unwrap_or(OUTPUT_TOKENS_GUESS),
+            output_tokens: item
+                .output_tokens_max
+                .unwrap_or(OUTPUT_TOKENS_GUESS)
+                .min(OUTPUT_TOKENS_CEILING),
             images: 0,
             ..Amounts::default()
         };

@@ -91,6 +91,10 @@ impl Ceiling {
     }
 }
 
+/// The most of anything that a request is taken to ask for: a number that a prompt may make up must
+/// fit the database.
+const COUNT_MAX: u64 = 1 << 40;
+
 /// What the estimate of a request is made of.
 fn text_weight(footprint: &formats::Footprint) -> TextWeight {
     TextWeight {
@@ -217,9 +221,12 @@ impl Reading {
                     offset,
                     bytes: length,
                     tokens,
-                    images,
+                    images: images.min(COUNT_MAX),
                     text: Some(text_weight(&parsed.footprint)),
-                    output_tokens_max: parsed.footprint.output_tokens_max,
+                    output_tokens_max: parsed
+                        .footprint
+                        .output_tokens_max
+                        .map(|most| most.min(COUNT_MAX)),
                     state: 0,
                     line: None,
                 });

@@ -337,8 +337,7 @@ fn read_extra(document: Document<'_>, raw: &RawExtra) -> Result<Limit, ConfigErr
     let window = window(document, &raw.window)?;
     let named = Dimension::ALL
         .into_iter()
-        .filter(|_| scope == Scope::Project)
-        .find(|d| (d.metric(), d.window()) == (metric, window));
+        .find(|d| (d.metric(), d.window(), d.scope()) == (metric, window, scope));
     if let Some(named) = named {
         let what = format!("this extra limit is `{named}`");
         return Err(document.refuse(raw.window.span(), what, format!("set {named} instead")));

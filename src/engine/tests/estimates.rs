@@ -137,6 +137,22 @@ fn bound_outputs(world: &mut World) {
     }
 }
 
+/// What the database cannot hold would keep every reservation from being written.
+#[test]
+fn a_made_up_bound_of_the_output_fits_the_database() {
+    let mut world = world(&[rpm(100)]);
+    world.engine.projects.get_mut(&1).expect("project 1").tier = "tier1".to_owned();
+    world.open_weighing(priced(1, 1), &[1_000]);
+    for item in world.items.values_mut() {
+        item.queued.output_tokens_max = Some(u64::MAX);
+    }
+    world.run_for(1_000);
+    assert_eq!(world.closed.len(), 1);
+    let reserved: Vec<_> = world.attempts.values().map(|it| it.new.est.spend_nanos).collect();
+    assert!(reserved.iter().all(|spend| i64::try_from(*spend).is_ok()), "{reserved:?}");
+    assert!(reserved[0] > 0);
+}
+
 #[test]
 fn money_is_reserved_and_settled_by_what_it_came_to() {
     let mut world = world(&[rpm(100)]);

@@ -177,9 +177,7 @@ fn defaults(
 }
 
 fn model_id(document: Document<'_>, field: &str, model: &Text) -> Result<String, ConfigError> {
-    let id = model.get_ref();
-    let id = id.strip_prefix("models/").unwrap_or(id);
-    if !id.is_empty() && id.len() <= 128 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if let Some(id) = super::model_id(model.get_ref()) {
         return Ok(id.to_owned());
     }
     Err(document.refuse(

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::preset::PresetModel;
+use super::prices::decimal;
 use super::{ModelRule, Project};
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, SPEND_WINDOW_MS, Scope, Source, Window};
 use crate::gate::units::Metric;
@@ -303,13 +304,7 @@ impl Project {
 
 /// Billionths of a US dollar, of an amount in dollars.
 fn money(text: &str) -> Option<u64> {
-    let text = text.replace('_', "");
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return None;
-    }
-    format!("{whole}{fraction:0<9}").parse().ok()
+    u64::try_from(decimal(&text.replace('_', ""), 9)?).ok()
 }
 
 /// Billionths of a US dollar in dollars, with as many decimals as needed.

@@ -168,6 +168,15 @@ pub enum Reserve {
     Percent(u8),
 }
 
+/// A model's id as requests name it, without the prefix `models/`: 1 to 128 ASCII characters
+/// without spaces. None for any other text.
+#[must_use]
+pub fn model_id(text: &str) -> Option<&str> {
+    let id = text.strip_prefix("models/").unwrap_or(text);
+    let shaped = !id.is_empty() && id.len() <= 128;
+    (shaped && id.bytes().all(|byte| byte.is_ascii_graphic())).then_some(id)
+}
+
 /// What the configuration knows about one model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelRule {

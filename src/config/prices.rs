@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for Rate {
 struct NotARate;
 
 /// A decimal number times ten to the power of `decimals`, if that makes it whole.
-fn decimal(text: &str, decimals: usize) -> Option<u128> {
+pub(super) fn decimal(text: &str, decimals: usize) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || fraction.len() > decimals {

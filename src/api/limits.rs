@@ -93,7 +93,7 @@ pub(super) async fn explain_limits(
         ..Weights::default()
     };
     let (reply, answer) = oneshot::channel();
-    let question = Question { project: params.project.clone(), bucket, need };
+    let question = Question { bucket, need };
     let asked = api.inner.queries.send(run::Query::Explain(question, reply)).await;
     asked.map_err(|_| stopping())?;
     let explained = answer.await.map_err(|_| stopping())?;
@@ -120,6 +120,7 @@ fn refused(error: &DeskError) -> Problem {
         DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         DeskError::Project { .. } | DeskError::Model { .. } => StatusCode::NOT_FOUND,
         DeskError::Dimension(_)
+        | DeskError::ModelId
         | DeskError::Setting { .. }
         | DeskError::AllOff
         | DeskError::Restart(_) => StatusCode::BAD_REQUEST,

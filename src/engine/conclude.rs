@@ -21,6 +21,20 @@ pub(super) struct Answer {
     pub(super) latency_ms: u64,
 }
 
+impl Answer {
+    /// The end of an attempt of which nothing was sent, for a reason on this side.
+    fn not_sent(key: String, reason: String) -> Self {
+        let report = Report {
+            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
+            status: None,
+            date_header: None,
+            service_tier: None,
+            body_sent: false,
+        };
+        Self { key, report, line: None, latency_ms: 0 }
+    }
+}
+
 /// A line that could not be read.
 pub(super) struct Unread {
     pub(super) key: String,
@@ -101,15 +115,7 @@ impl Engine {
             keeps_place: false,
             error: Some(Problem { code: 500, status: "INTERNAL", message: reason.clone() }),
         };
-        let report = Report {
-            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
-            status: None,
-            date_header: None,
-            service_tier: None,
-            body_sent: false,
-        };
-        let answer = Answer { key, report, line: None, latency_ms: 0 };
-        self.write_up(now, id, flight, fate, answer)
+        self.write_up(now, id, flight, fate, Answer::not_sent(key, reason))
     }
 
     /// The permit was too old to keep the distance to others: nothing was sent, and the item is
@@ -123,15 +129,7 @@ impl Engine {
             keeps_place: true,
             error: Some(Problem { code: 503, status: "UNAVAILABLE", message: reason.clone() }),
         };
-        let report = Report {
-            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
-            status: None,
-            date_header: None,
-            service_tier: None,
-            body_sent: false,
-        };
-        let answer = Answer { key: String::new(), report, line: None, latency_ms: 0 };
-        self.write_up(now, id, flight, fate, answer)
+        self.write_up(now, id, flight, fate, Answer::not_sent(String::new(), reason))
     }
 
     /// Turns what was decided into what is written, and settles the books in memory.

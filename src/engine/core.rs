@@ -1,6 +1,6 @@
 //! The engine's state machine: [`Engine::step`] takes what happened and says what to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::conclude;
 use super::estimate::uses_tools;
@@ -34,8 +34,10 @@ pub struct Engine {
     pub(super) bytes_in_flight: u64,
     pub(super) rng: fastrand::Rng,
     pub(super) wake: Option<BootMs>,
-    /// What was learned and is to be kept.
-    pub(super) memos: Vec<Remembered>,
+    /// What was learned and is to be kept, in this order, and whether the first of it is being
+    /// written.
+    pub(super) memos: VecDeque<Remembered>,
+    pub(super) keeping: bool,
     /// Tokens to the byte, as learned.
     pub(super) ratios: Ratios,
     /// The wall clock minus the boot clock at the last step.
@@ -60,7 +62,8 @@ impl Engine {
             bytes_in_flight: 0,
             rng: fastrand::Rng::with_seed(seed),
             wake: None,
-            memos: Vec::new(),
+            memos: VecDeque::new(),
+            keeping: false,
             ratios: Ratios::default(),
             skew: None,
         }
@@ -69,12 +72,12 @@ impl Engine {
     /// Takes in what happened and orders what follows.
     pub fn step(&mut self, now: Now, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.notice_step(now);
+        self.pass_time(now);
         for event in events {
             self.handle(now, event, &mut effects);
         }
         self.plan(now, &mut effects);
-        effects.extend(self.memos.drain(..).map(|memo| Effect::Remember(Box::new(memo))));
+        effects.extend(self.next_memo());
         effects
     }
 
@@ -84,15 +87,26 @@ impl Engine {
         self.wake
     }
 
-    /// Attempts that are not settled durably.
+    /// Attempts and lessons that are not written durably.
     #[must_use]
     pub fn unsettled(&self) -> usize {
-        self.flights.len() + self.settling.len()
+        self.flights.len() + self.settling.len() + self.memos.len() + usize::from(self.keeping)
+    }
+
+    /// Has the next lesson kept: one after the other, so that no older one comes last.
+    fn next_memo(&mut self) -> Option<Effect> {
+        if self.keeping {
+            return None;
+        }
+        let memo = self.memos.pop_front()?;
+        self.keeping = true;
+        Some(Effect::Remember(Box::new(memo)))
     }
 
     fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Tick | Event::Kept => {}
+            Event::Tick => {}
+            Event::Kept => self.keeping = false,
             Event::Limits(new) => self.new_limits(*new, now),
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),

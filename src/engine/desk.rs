@@ -8,8 +8,10 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use super::start::{self, Pace, Route, Routes};
 use super::state::{Event, NewLimits, Rule};
 use crate::clock;
-use crate::config::{ALL_MODELS, Config, Dimension, ModelRule, Project, Setting};
-use crate::config::{SettingError, UnknownDimension, UnknownModels};
+use crate::config::{
+    ALL_MODELS, Config, Dimension, ModelRule, Project, Setting, SettingError, UnknownDimension,
+    UnknownModels, model_id,
+};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Allowance, Limit, Window};
 use crate::gate::units::Metric;
@@ -57,6 +59,9 @@ pub enum DeskError {
         /// The model.
         model: String,
     },
+    /// No name of a model.
+    #[error("that is no model id: write 1 to 128 ASCII characters without spaces")]
+    ModelId,
     /// No such dimension.
     #[error(transparent)]
     Dimension(#[from] UnknownDimension),
@@ -170,7 +175,7 @@ impl Desk {
             value: change.value.clone().unwrap_or_default(),
             source,
         })?;
-        let model = change.model.strip_prefix("models/").unwrap_or(&change.model);
+        let model = model_id(&change.model).ok_or(DeskError::ModelId)?;
         if model == ALL_MODELS && setting == Some(Setting::Off) {
             return Err(DeskError::AllOff);
         }
@@ -258,6 +263,7 @@ impl Desk {
         let new = NewLimits {
             project: ids.id,
             pace: Pace::of(project, &setup),
+            tier: project.tier.clone(),
             shared: setup.shared.unwrap_or_default(),
             buckets,
             forget: forgotten,

@@ -108,7 +108,7 @@ impl Engine {
         );
         // Whatever counts in the one counts in the other: that is kept of the roots.
         self.memorise(root, now, Vec::new());
-        if let Some(memo) = self.memos.last_mut() {
+        if let Some(memo) = self.memos.back_mut() {
             memo.counts_in = Some(into);
         }
         self.gate.merge(root, into, now);
@@ -140,9 +140,9 @@ impl Engine {
                         reason: quota_id,
                     });
                 }
-                Lesson::Others { dimension, weight } => tracing::warn!(
-                    "{group}: somebody else used {weight} of {dimension} in the last minute"
-                ),
+                Lesson::Others { dimension, weight } => {
+                    tracing::warn!("{group}: somebody else used {weight} of {dimension} of late")
+                }
                 Lesson::Share { dimension, permille } => tracing::warn!(
                     "{group}: the books do not explain this 429: {}.{} % of {dimension} is used \
                     from now on",
@@ -164,13 +164,14 @@ impl Engine {
         let bucket = self.gate.root(bucket);
         let memory = serde_json::to_string(&self.gate.memory(bucket, now));
         let memory = memory.expect("a memory is JSON");
-        self.memos.push(Remembered { bucket, memory, at: now.wall, events, counts_in: None });
+        self.memos.push_back(Remembered { bucket, memory, at: now.wall, events, counts_in: None });
     }
 
     /// Takes up limits that were configured or set anew: at once, and nothing is revoked.
     pub(super) fn new_limits(&mut self, new: NewLimits, now: Now) {
         let Some(project) = self.projects.get_mut(&new.project) else { return };
         project.pace = new.pace;
+        project.tier = new.tier;
         let day = project.day.clone();
         self.gate.share(ProjectId(new.project), new.shared, day.clone(), now);
         for (id, group, rule) in new.buckets {
@@ -181,9 +182,7 @@ impl Engine {
                 let limits = limits.unwrap_or_default();
                 self.gate.define(id, ProjectId(new.project), limits, day.clone());
                 self.adopt(id);
-            } else if let Some(limits) = limits
-                && self.gate.root(id) == id
-            {
+            } else if let Some(limits) = limits {
                 self.gate.redefine(id, limits, now);
             }
         }
@@ -191,6 +190,7 @@ impl Engine {
             && self.lanes.contains_key(&bucket)
         {
             self.gate.forget(bucket, metric, window, now);
+            self.gate.lift(bucket, now);
             self.memorise(bucket, now, Vec::new());
         }
         // Whoever asked may have gone away.
@@ -217,6 +217,13 @@ impl Engine {
     ) {
         let Some(heard) = self.projects.get_mut(&project) else { return };
         heard.clock.observe(sent, headers, date_s, now.boot);
+        self.know_days(project, now);
+    }
+
+    /// Tells the gate where the provider's clock stands, as far as its answers prove it. That is
+    /// less sure the longer ago they were.
+    fn know_days(&mut self, project: i64, now: Now) {
+        let Some(heard) = self.projects.get_mut(&project) else { return };
         let offset = heard.clock.interval(now.boot);
         if offset.known {
             heard.floor = None;
@@ -225,9 +232,18 @@ impl Engine {
         }
     }
 
+    /// Takes in the time: what is known of the provider's clocks, and whether ours was set.
+    pub(super) fn pass_time(&mut self, now: Now) {
+        self.notice_step(now);
+        let projects: Vec<_> = self.projects.keys().copied().collect();
+        for project in projects {
+            self.know_days(project, now);
+        }
+    }
+
     /// Notices that the wall clock was set: what was known of the provider's clock is void, and a
     /// day that has begun does not end by that.
-    pub(super) fn notice_step(&mut self, now: Now) {
+    fn notice_step(&mut self, now: Now) {
         let boot = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
         let skew = now.wall.0.saturating_sub(boot);
         let Some(before) = self.skew.replace(skew) else { return };

@@ -238,8 +238,6 @@ async fn build(
     let mut keys = BTreeMap::new();
     for project in &config.projects {
         let Some(ids) = ids.get(&project.name) else { continue };
-        let places = project.keys.iter().zip(0..).map(|(key, at)| (key.name.clone(), KeyId(at)));
-        keys.extend(ids.buckets.values().map(|bucket| (*bucket, places.clone().collect())));
         let sealed = reader.sealed_before(ids.id).await?;
         let models = add_project(&mut engine, project, ids, sealed, now)?;
         routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
@@ -248,6 +246,8 @@ async fn build(
     for model in reader.models().await? {
         let Some((id, _, models)) = routes.projects.get_mut(&model.project) else { continue };
         let Some(project) = config.project(&model.project) else { continue };
+        let places = project.keys.iter().zip(0..).map(|(key, at)| (key.name.clone(), KeyId(at)));
+        keys.entry(model.bucket_id).or_insert_with(|| places.collect());
         match rule_of(project, &model.model) {
             Rule::Limited(_) => {}
             // It keeps no way around its limits.

@@ -130,6 +130,8 @@ pub struct NewLimits {
     pub(super) project: i64,
     /// How fast it may start requests.
     pub(super) pace: Pace,
+    /// What it pays by.
+    pub(super) tier: String,
     /// What all of its buckets share.
     pub(super) shared: Vec<Limit>,
     /// Its buckets, with their quota groups and what they may do.
@@ -537,8 +539,6 @@ pub struct BucketView {
 /// A request that somebody wonders about.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Whose.
-    pub project: String,
     /// The bucket in which its model counts.
     pub bucket: BucketId,
     /// What it would take.

@@ -44,7 +44,7 @@ pub(super) struct Bucket {
     pub(super) project: ProjectId,
     pub(super) spaces: Spaces,
     /// The limits as configured or set, before anything was learned.
-    pub(super) stated: Vec<Limit>,
+    stated: BTreeMap<BucketId, Vec<Limit>>,
     pub(super) trust: Trust,
     pub(super) block: Option<Block>,
     /// When the last batch request was reserved, and the last interactive one.
@@ -59,6 +59,26 @@ pub(super) struct Open {
     pub(super) day_lo: NaiveDate,
 }
 
+impl Bucket {
+    /// The limits as configured or set, before anything was learned: of each kind the tightest of
+    /// all that count here.
+    pub(super) fn stated(&self) -> Vec<Limit> {
+        let mut tightest: Vec<Limit> = Vec::new();
+        for limit in self.stated.values().flatten() {
+            let same = |known: &&mut Limit| {
+                (known.metric, known.window, known.scope)
+                    == (limit.metric, limit.window, limit.scope)
+            };
+            match tightest.iter_mut().find(same) {
+                Some(known) if limit.value < known.value => *known = limit.clone(),
+                Some(_) => {}
+                None => tightest.push(limit.clone()),
+            }
+        }
+        tightest
+    }
+}
+
 impl Gate {
     /// Defines a bucket and its limits; a bucket without limits admits everything.
     ///
@@ -69,7 +89,7 @@ impl Gate {
         let bucket = Bucket {
             project,
             spaces: Spaces::new(limits.clone(), day),
-            stated: limits,
+            stated: BTreeMap::from([(id, limits)]),
             trust: Trust::default(),
             block: None,
             last_batch: None,
@@ -80,7 +100,7 @@ impl Gate {
     }
 
     /// Defines the limits that all buckets of a project share, such as what it may spend; none
-    /// takes them away. What was sent before this counts only in those that were there.
+    /// takes them away. New ones take over what the buckets' minutes and days hold.
     pub fn share(&mut self, project: ProjectId, limits: Vec<Limit>, day: QuotaDay, now: Now) {
         let open = self.open_in(|bucket| bucket.project == project);
         let owner = self.owners.entry(project).or_default();
@@ -89,6 +109,8 @@ impl Gate {
             Some(shared) => shared.redefine(limits, &open, now),
             shared @ None => {
                 let mut spaces = Spaces::new(limits, day);
+                let own = self.buckets.values().filter(|bucket| bucket.project == project);
+                own.for_each(|bucket| spaces.take_over(&bucket.spaces, &open, now));
                 spaces.enter_open(&open);
                 *shared = Some(spaces);
             }
@@ -96,16 +118,13 @@ impl Gate {
     }
 
     /// Replaces a bucket's limits at once. Nothing is revoked: what is above a lower limit drains.
-    /// What was learned about a limit stays, as far as it still applies. A bucket that was merged
-    /// has the limits of the other one, whatever is stated of it.
+    /// What was learned about a limit stays, as far as it still applies. Of buckets that were
+    /// merged the tightest of their limits hold.
     ///
     /// # Panics
     /// When the bucket is not defined.
     pub fn redefine(&mut self, id: BucketId, limits: Vec<Limit>, now: Now) {
-        if self.root(id) != id {
-            return;
-        }
-        self.bucket(id).stated = limits;
+        self.bucket(id).stated.insert(id, limits);
         self.apply(id, now);
     }
 
@@ -114,7 +133,7 @@ impl Gate {
         let id = self.root(id);
         let open = self.open_in_bucket(id);
         let bucket = self.buckets.get_mut(&id).expect("a root is defined");
-        let limits = bucket.trust.overlay(&bucket.stated);
+        let limits = bucket.trust.overlay(&bucket.stated());
         bucket.spaces.redefine(limits, &open, now);
     }
 
@@ -406,7 +425,9 @@ impl Gate {
         bucket.spaces.absorb(&gone.spaces, &theirs, now);
         bucket.last_batch = bucket.last_batch.max(gone.last_batch);
         bucket.last_interactive = bucket.last_interactive.max(gone.last_interactive);
-        bucket.trust.join(gone.trust, &bucket.stated);
+        bucket.stated.extend(gone.stated);
+        let stated = bucket.stated();
+        bucket.trust.join(gone.trust, &stated);
         self.apply(into, now);
         self.bucket(into).spaces.all.share_at_most(&gone.spaces.all);
         if let Some(block) = gone.block {

@@ -53,12 +53,16 @@ impl Gate {
         opens
     }
 
-    /// Opens a bucket at once, whatever shut it: what shut it does not hold any more.
+    /// Ends at once the block by which a bucket waits for another day: a user says that the limit
+    /// is another one. One request goes first all the same. What is shut for moments stays so.
     ///
     /// # Panics
     /// When the bucket is not defined.
-    pub fn open(&mut self, bucket: BucketId) {
-        self.bucket(bucket).block = None;
+    pub fn lift(&mut self, bucket: BucketId, now: Now) {
+        let block = &mut self.bucket(bucket).block;
+        if let Some(block) = block.as_mut().filter(|block| block.of_day) {
+            block.until = block.until.min(now.boot);
+        }
     }
 
     /// Why and until when the provider's own no shuts the bucket, if it does.

@@ -148,6 +148,8 @@ impl Gate {
         jitter_ms: u64,
     ) -> Option<Vec<Lesson>> {
         let open = self.attempts.get(&id).copied()?;
+        let block = self.bucket(open.ask.bucket).block.as_ref();
+        let fresh_day = block.is_some_and(|block| block.of_day && block.canary == Some(id));
         let mut lessons = Vec::new();
         if let Some(quota) = throttle.quotas.iter().find(|quota| quota.value == Some(0)) {
             let reason = format!("the provider's limit is 0: not on this tier ({})", quota.id);
@@ -155,6 +157,7 @@ impl Gate {
             return Some(lessons);
         }
         let mut told = false;
+        let mut of_day = Vec::new();
         for quota in &throttle.quotas {
             let Some(window) = quota.window.or_else(|| self.window_of(&open, quota)) else {
                 continue;
@@ -163,7 +166,7 @@ impl Gate {
             let quota = &Quota { window: Some(window), ..quota.clone() };
             let explained = self.learn_value(open.ask.bucket, quota, window, now, &mut lessons);
             match window {
-                Window::Day => lessons.push(self.day_is_over(id, &open, quota, now)),
+                Window::Day => of_day.push(quota.clone()),
                 Window::Rolling { ms } => {
                     self.others(&open.ask, quota, explained, now, &mut lessons);
                     let asked = throttle.retry_ms.unwrap_or(ms).max(1_000);
@@ -179,6 +182,9 @@ impl Gate {
                     self.block(open.ask.bucket, until, reason);
                 }
             }
+        }
+        if !of_day.is_empty() {
+            lessons.push(self.day_is_over(fresh_day, &open, &of_day, now));
         }
         told.then_some(lessons)
     }
@@ -252,8 +258,8 @@ impl Gate {
         let bucket = self.bucket(id);
         let Quota { id: quota_id, metric, .. } = quota.clone();
         let from = bucket.value_of(metric, window, value);
-        let was = named(&bucket.stated, metric, window, value);
-        let was = was.map(|index| bucket.stated[index].value);
+        let stated = bucket.stated();
+        let was = named(&stated, metric, window, value).map(|index| stated[index].value);
         // What was learned under another stated limit is not in force any more.
         let known = bucket.trust.known(metric, window);
         if from == Some(value) || known.is_some_and(|it| (it.value, it.was) == (value, was)) {
@@ -316,24 +322,25 @@ impl Gate {
 
     /// The provider's day is used up, whatever delay it asks for: the day in which the attempt was
     /// reserved, also if another has begun since.
-    fn day_is_over(&mut self, id: AttemptId, open: &Open, quota: &Quota, now: Now) -> Lesson {
+    fn day_is_over(&mut self, fresh_day: bool, open: &Open, quotas: &[Quota], now: Now) -> Lesson {
         let bucket = self.bucket(open.ask.bucket);
-        let was_first =
-            bucket.block.as_ref().is_some_and(|block| block.of_day && block.canary == Some(id));
-        let reason = format!("the provider's day is used up ({})", quota.id);
+        let ids: Vec<_> = quotas.iter().map(|quota| quota.id.as_str()).collect();
+        let reason = format!("the provider's day is used up ({})", ids.join(", "));
         // Its day may begin later than ours.
-        if was_first && bucket.trust.probes < PROBES {
+        if fresh_day && bucket.trust.probes < PROBES {
             let until = now.boot.plus(PROBE_MS << bucket.trust.probes);
             bucket.trust.probes += 1;
             self.shut(open.ask.bucket, until, reason.clone(), true);
             return Lesson::Shut { until, reason };
         }
         bucket.trust.probes = 0;
-        if let Some(index) = bucket.meter(quota.metric, Window::Day) {
-            let limit = bucket.spaces.all.meters[index].limit.value;
-            let used = bucket.spaces.all.days.used(open.day_lo, quota.metric);
-            let others = limit.saturating_sub(used);
-            bucket.spaces.all.days.fill(open.day_lo, quota.metric, others);
+        for quota in quotas {
+            if let Some(index) = bucket.meter(quota.metric, Window::Day) {
+                let limit = bucket.spaces.all.meters[index].limit.value;
+                let used = bucket.spaces.all.days.used(open.day_lo, quota.metric);
+                let others = limit.saturating_sub(used);
+                bucket.spaces.all.days.fill(open.day_lo, quota.metric, others);
+            }
         }
         self.shut_for_the_day(open, now, reason)
     }
@@ -429,7 +436,7 @@ impl Bucket {
 
     /// The value in force of the limit that is named by `value`.
     fn value_of(&self, metric: Metric, window: Window, value: u64) -> Option<u64> {
-        let limits = self.trust.overlay(&self.stated);
+        let limits = self.trust.overlay(&self.stated());
         named(&limits, metric, window, value).map(|index| limits[index].value)
     }
 

@@ -122,6 +122,18 @@ impl Spaces {
         self.enter_open(theirs);
     }
 
+    /// Takes over what a bucket's spaces hold of attempts that are not among `open`.
+    pub(super) fn take_over(&mut self, other: &Self, open: &[(AttemptId, Open)], now: Now) {
+        let is_open = |id| open.iter().any(|(known, _)| *known == id);
+        self.all.absorb(&other.all, now, is_open);
+        for (key, space) in other.by_key.iter().filter(|_| self.keyed) {
+            self.by_key
+                .entry(*key)
+                .or_insert_with(|| Space::new(self.key_limits.clone(), self.day.clone()))
+                .absorb(space, now, is_open);
+        }
+    }
+
     fn of_key(&mut self, key: KeyId) -> &mut Space {
         let new = || Space::new(self.key_limits.clone(), self.day.clone());
         self.by_key.entry(key).or_insert_with(new)

@@ -364,7 +364,7 @@ impl Reader {
         recall::next_attempt(&self.pool).await
     }
 
-    /// The latest wall-clock instant in the ledger, and whether it is of another boot.
+    /// The wall-clock instant of the ledger's last row, and whether that is of another boot.
     pub async fn last_wall(&self) -> Result<Option<(UnixMs, bool)>, StoreError> {
         recall::last_wall(&self.pool).await
     }

@@ -233,7 +233,7 @@ pub(super) async fn next_attempt(pool: &SqlitePool) -> Result<AttemptId, StoreEr
     Ok(AttemptId(row.id + 1))
 }
 
-/// The latest wall-clock instant in the ledger, with whether any row is of another boot.
+/// The wall-clock instant of the ledger's last row, with whether that row is of another boot.
 pub(super) async fn last_wall(pool: &SqlitePool) -> Result<Option<(UnixMs, bool)>, StoreError> {
     let row = sqlx::query!(
         r#"SELECT max(s_wall, coalesce(u_wall, 0)) AS "wall!: i64",

@@ -178,7 +178,10 @@ async fn models_that_the_provider_counts_as_one_count_as_one() {
     assert!(both.0 >= 6, "three of each: {both:?}");
     site.drop_file("more.jsonl", job("more", 1));
     let held = told_to_wait(&site, &daemon, "more").await;
-    assert!(held["reason"].as_str().unwrap().contains("used up"), "{held}");
+    // The provider's no and the limit that it taught end within a second of each other; the later
+    // one is told.
+    let reason = held["reason"].as_str().unwrap();
+    assert!(reason.contains("used up") || reason.starts_with("rpm: needs 1, 0 of 2"), "{held}");
 
     daemon.kill();
     let daemon = site.serve().await;

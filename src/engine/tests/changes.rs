@@ -20,6 +20,7 @@ const ONE: BucketId = BucketId(1);
 pub(super) fn changed(rules: impl IntoIterator<Item = (i64, Rule)>) -> Event {
     let group = |(id, rule)| (BucketId(id), format!("group-{id}"), rule);
     Event::Limits(Box::new(NewLimits {
+        tier: "free".to_owned(),
         project: 1,
         pace: Pace { max_in_flight: 1_000, starts_per_second: caps::STARTS_PER_SECOND },
         shared: Vec::new(),
@@ -48,6 +49,17 @@ fn two_a_minute() -> World {
     world
 }
 
+/// What a project pays by changes with its tier.
+#[test]
+fn another_tier_is_taken_up() {
+    let mut world = World::new();
+    world.bucket(1, 1, &[rpm(5)]);
+    let Event::Limits(new) = changed([(1, to(&[rpm(5)]))]) else { panic!("limits") };
+    let new = NewLimits { tier: "tier2".to_owned(), ..*new };
+    world.engine.step(world.now, [Event::Limits(Box::new(new))]);
+    assert_eq!(world.engine.projects[&1].tier, "tier2");
+}
+
 #[test]
 fn raised_goes_at_once_and_lowered_revokes_nothing() {
     let mut world = two_a_minute();
@@ -74,11 +86,7 @@ fn off_holds_with_its_reason_and_on_goes_on() {
     assert_eq!(world.engine.why(BatchId(1), world.now).expect("it waits").1, "it is off (set)");
     let view = world.engine.buckets(world.now).remove(0);
     assert_eq!(view.wait.expect("it waits").1, "it is off (set)");
-    let question = Question {
-        project: "project-1".to_owned(),
-        bucket: ONE,
-        need: Weights { requests: 1, ..Weights::default() },
-    };
+    let question = Question { bucket: ONE, need: Weights { requests: 1, ..Weights::default() } };
     let told = world.engine.explain(&question, world.now).expect("a bucket");
     assert_eq!(told.hindrance.expect("it is off").1, "it is off (set)");
     world.tell(changed([(1, to(&[rpm(3)]))]));
@@ -208,7 +216,7 @@ fn a_key_that_has_room_goes_out_of_turn() {
 fn an_explanation_has_the_numbers_of_the_wait() {
     let mut world = two_a_minute();
     let need = Weights { requests: 1, input_tokens: 1, ..Weights::default() };
-    let question = Question { project: "project-1".to_owned(), bucket: ONE, need };
+    let question = Question { bucket: ONE, need };
     let told = world.engine.explain(&question, world.now).expect("a bucket");
     let lane_wait = world.engine.lanes[&ONE].wait.clone().expect("it waits");
     let Verdict::Wait(wait) = told.explanation.verdict.clone() else { panic!("{told:?}") };

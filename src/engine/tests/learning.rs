@@ -3,7 +3,7 @@
 use super::answers;
 use super::throttles::at_first;
 use super::world::{World, batch, rpm};
-use crate::engine::state::Crowd;
+use crate::engine::state::{Crowd, Effect, Event};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{MINUTE_MS, Source};
 use crate::store::{AttemptEnd, BatchId};
@@ -38,6 +38,23 @@ fn a_value_lowers_a_limit_and_is_noted_once() {
     world.run_for(5 * MINUTE_MS);
     assert_eq!(world.closed, [BatchId(1)]);
     assert!(world.sent[40..].iter().all(|sent| sent.at > world.sent[0].at + MINUTE_MS));
+}
+
+/// An older lesson that is written late would undo a newer one.
+#[test]
+fn lessons_are_written_one_after_the_other() {
+    let mut world = world();
+    world.bucket(1, 1, &[rpm(100)]);
+    let (engine, now) = (&mut world.engine, world.now);
+    engine.memorise(ONE, now, Vec::new());
+    engine.memorise(ONE, now, Vec::new());
+    let kept = |effects: Vec<Effect>| {
+        effects.iter().filter(|effect| matches!(effect, Effect::Remember(_))).count()
+    };
+    assert_eq!(kept(engine.step(now, [Event::Tick])), 1);
+    assert_eq!((kept(engine.step(now, [Event::Tick])), engine.unsettled()), (0, 2));
+    assert_eq!((kept(engine.step(now, [Event::Kept])), engine.unsettled()), (1, 1));
+    assert_eq!((kept(engine.step(now, [Event::Kept])), engine.unsettled()), (0, 0));
 }
 
 /// Two models that the provider calls by one name, each with a batch of 40.

@@ -360,6 +360,38 @@ fn a_fresh_day_that_is_refused_is_tried_four_times() {
     }
 }
 
+/// A refusal that names several quotas is one refusal, in whatever order it names them.
+#[test]
+fn a_refusal_by_two_quotas_of_a_fresh_day_is_one() {
+    let [day, tokens, minute] = [
+        quota(Metric::Requests, Window::Day, None),
+        quota(Metric::InputTokens, Window::Day, None),
+        quota(Metric::Requests, MINUTE, None),
+    ];
+    for quotas in [vec![day.clone(), tokens], vec![minute, day]] {
+        let mut bench = Bench::new(&[rpd(100)]);
+        bench.refused(0, &daily(None));
+        let throttle = Throttle { quotas, retry_ms: Some(22_000) };
+        bench.refused(OPENS, &throttle);
+        assert_eq!(bench.wait(OPENS + 1, one()).until, BootMs(BOOT + OPENS + 5 * MINUTE_MS));
+        assert_eq!(bench.state(OPENS + 1)[0].used, 1, "the day's rest is not taken for used");
+    }
+}
+
+/// A user's word ends what a refusal shut; one request goes first all the same.
+#[test]
+fn a_block_that_is_lifted_leaves_one_to_go_first() {
+    let mut bench = Bench::new(&[rpm(9)]);
+    bench.refused(0, &daily(Some(0)));
+    bench.wait(1_000, one());
+    let now = bench.at(1_000);
+    bench.gate.lift(BUCKET, now);
+    let first = bench.admit(1_000, one());
+    bench.wait(1_001, one());
+    assert!(bench.gate.unblock(first));
+    bench.admit(1_001, one());
+}
+
 #[test]
 fn a_limit_of_nothing_shuts_for_the_day() {
     let mut bench = Bench::new(&[preset(&rpm(5)), rpd(20)]);
@@ -529,8 +561,10 @@ fn a_merge_keeps_what_either_has_learned() {
     // The day's block stays one: the first of a fresh day that is refused is followed by a probe.
     bench.refused(OPENS, &daily(None));
     bench.waits(OPENS + 1, one(), OPENS + 300_000, "the provider's day is used up (Q)");
-    // What is stated of a bucket that is another one now changes nothing.
-    let now = bench.at(OPENS + 2);
-    bench.gate.redefine(OTHER, vec![rpm(99)], now);
-    assert_eq!(bench.values(OPENS + 2), [(10, Source::Learned)]);
+    // What is stated of a bucket that is another one now holds where it is the tighter.
+    for (stated, value) in [(99, (10, Source::Learned)), (3, (3, Source::Config))] {
+        let now = bench.at(OPENS + 2);
+        bench.gate.redefine(OTHER, vec![rpm(stated)], now);
+        assert_eq!(bench.values(OPENS + 2), [value]);
+    }
 }

@@ -238,6 +238,41 @@ fn what_no_limit_reads_is_forgotten_too() {
     assert!(kept < 4_300, "{kept} entries are kept of 3000 attempts");
 }
 
+/// What all models share from now on knows what each of them used of late.
+#[test]
+fn new_shared_limits_take_over_what_the_buckets_hold() {
+    let mut bench = Bench::new(&[rpm(50)]);
+    let first = bench.use_up(0, tokens(30));
+    let open = bench.admit(1_000, tokens(40));
+    assert_ne!(first, open);
+    let now = bench.at(2_000);
+    bench.gate.share(PROJECT, vec![rpm(5), tpd(1_000)], QuotaDay::pacific(), now);
+    let shared: Vec<_> = bench.state(2_000).into_iter().filter(|state| state.shared).collect();
+    let used: Vec<_> = shared.iter().map(|state| (state.used, state.reserved)).collect();
+    assert_eq!(used, [(2, 1), (70, 40)]);
+    bench.answer(3_000, open, tokens(40));
+    let shared: Vec<_> = bench.state(STAY).into_iter().filter(|state| state.shared).collect();
+    assert_eq!(shared.iter().map(|state| state.used).collect::<Vec<_>>(), [1, 70]);
+}
+
+/// A limit of either keeps its word when the two are one, also one that is set later.
+#[test]
+fn merged_buckets_keep_the_tightest_of_their_limits() {
+    let mut bench = Bench::new(&[rpm(15), tpm(1_000)]);
+    bench.gate.define(OTHER, PROJECT, vec![rpm(5), rpd(100)], QuotaDay::pacific());
+    let now = bench.at(0);
+    bench.gate.merge(OTHER, BUCKET, now);
+    let values = |bench: &mut Bench| {
+        let states = bench.state(0);
+        states.iter().map(|it| (it.limit.dimension(), it.limit.value)).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&mut bench), [("rpm", 5), ("tpm", 1_000), ("rpd", 100)]);
+    bench.gate.redefine(OTHER, vec![rpm(1)], now);
+    assert_eq!(values(&mut bench), [("rpm", 1), ("tpm", 1_000)]);
+    bench.gate.redefine(BUCKET, vec![rpm(2)], now);
+    assert_eq!(values(&mut bench), [("rpm", 1)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

@@ -103,7 +103,17 @@ pub(super) struct World {
     zero: UnixMs,
     step: usize,
     rules: BTreeMap<Place, Rules>,
+    /// What is said of each bucket, whatever it was merged with.
+    stated: [Vec<Limit>; 2],
     merged: bool,
+}
+
+/// Of each kind the smallest.
+fn tightest(stated: &[Vec<Limit>]) -> Vec<Limit> {
+    let mut all: Vec<Limit> = stated.concat();
+    all.sort_by_key(|it| (it.metric, it.window, it.scope, it.value));
+    all.dedup_by_key(|it| (it.metric, it.window, it.scope));
+    all
 }
 
 impl Op {
@@ -198,6 +208,7 @@ impl World {
             zero: unix(NOON),
             step: 0,
             rules: BTreeMap::new(),
+            stated: [one.clone(), other.clone()],
             merged: false,
         };
         world.gate.define(BUCKET, PROJECT, one.clone(), QuotaDay::pacific());
@@ -286,10 +297,14 @@ impl World {
                 }
             }
             Op::Redefine { bucket: second, mask, more } => {
-                // Once they are one, a change is one to both.
-                let id = if self.merged { BUCKET } else { bucket(second) };
+                let id = bucket(second);
                 self.gate.redefine(id, catalogue(mask, more), now);
-                self.rule(Place::Bucket(id), catalogue(mask, more));
+                self.stated[usize::from(second)] = catalogue(mask, more);
+                if self.merged {
+                    self.rule(Place::Bucket(BUCKET), tightest(&self.stated));
+                } else {
+                    self.rule(Place::Bucket(id), catalogue(mask, more));
+                }
             }
             Op::Share { mask, more } => {
                 let limits = catalogue(mask, more);
@@ -302,6 +317,7 @@ impl World {
                 for entry in self.entries.iter_mut().filter(|entry| entry.bucket == OTHER) {
                     (entry.bucket, entry.moved) = (BUCKET, (time, step));
                 }
+                self.rule(Place::Bucket(BUCKET), tightest(&self.stated));
             }
             Op::Merge => {}
         }

@@ -19,7 +19,7 @@ use tidegate::gate::admit::BucketId;
 use tidegate::gate::units::{BootMs, UnixMs, Weights};
 use tidegate::gate::window::AttemptId;
 use tidegate::store::{
-    AttemptEnd, EndedAttempt, GroupSetup, NewAttempt, ProjectSetup, Settlement, Store, Tokens,
+    AttemptEnd, EndedAttempt, NewAttempt, ProjectSetup, Settlement, Store, Tokens,
 };
 use tokio::task::JoinSet;
 
@@ -141,10 +141,9 @@ fn append(path: &Path, measured: &mut Measured) -> Result<()> {
 impl Ledger {
     async fn open(dir: &Path) -> Result<Self> {
         let store = Store::open(dir, "bench").await?;
-        let group = GroupSetup { models: vec!["model".to_owned()], limits: Vec::new() };
-        let groups = [("group".to_owned(), group)].into();
-        let project = ProjectSetup { shared: None, name: "bench".to_owned(), groups };
-        let ids = store.sync_project(project, UnixMs(1)).await?;
+        let groups = [("group".to_owned(), vec!["model".to_owned()])].into();
+        let project = ProjectSetup { name: "bench".to_owned(), groups };
+        let ids = store.sync_project(project).await?;
         let next = Arc::new(AtomicI64::new(1));
         Ok(Self { store, project_id: ids.id, bucket_id: ids.buckets["group"], next })
     }

@@ -1,26 +1,8 @@
 -- Limits of any dimension, window and scope; what users set and what refusals taught; the weights
 -- that later dimensions and estimates need.
 
+-- It was written at each start and read by nobody: the configuration says the same.
 DROP TABLE quota_limit;
-
--- The limits in force, as of the last start or change.
-CREATE TABLE quota_limit (
-    project_id INTEGER NOT NULL REFERENCES project (id),
-    -- 0 for a limit that all buckets of the project share.
-    bucket_id INTEGER NOT NULL,
-    metric TEXT NOT NULL
-        CHECK (metric IN ('requests', 'input_tokens', 'images', 'spend', 'sessions')),
-    -- Length of a rolling window in milliseconds; 0 for the project's quota day, -1 for what is
-    -- under way at once.
-    window_ms INTEGER NOT NULL CHECK (window_ms >= -1),
-    scope TEXT NOT NULL CHECK (scope IN ('project', 'key')),
-    -- Of spend in billionths of a US dollar.
-    value INTEGER NOT NULL CHECK (value >= 0),
-    -- preset:NAME/TIER, learned, config or set
-    source TEXT NOT NULL,
-    set_at INTEGER NOT NULL,
-    PRIMARY KEY (project_id, bucket_id, metric, window_ms, scope)
-) STRICT, WITHOUT ROWID;
 
 -- What `tidegate limits set` says; it beats the configuration.
 CREATE TABLE limit_set (

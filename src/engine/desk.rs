@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::start::{self, Pace, Route, Routes};
+use super::start::{self, Pace, Route, Routes, Stated};
 use super::state::{Event, NewLimits, Rule};
 use crate::clock;
 use crate::config::{
@@ -184,7 +184,7 @@ impl Desk {
             _ => project.quota_group(model),
         };
         let before = in_force(project, model, dimension)?;
-        let ids = self.store.sync_project(start::setup(project), clock::now().wall).await?;
+        let ids = self.store.sync_project(Stated::of(project).entry(&project.name)).await?;
         let event = LimitEvent {
             at: clock::now().wall,
             project_id: ids.id,
@@ -236,9 +236,9 @@ impl Desk {
         project: &Project,
         forget: Option<&(String, Metric, Window)>,
     ) -> Result<(), DeskError> {
-        let setup = start::setup(project);
-        let ids = self.store.sync_project(setup.clone(), clock::now().wall).await?;
-        self.routes.write().renew(project, &setup, &ids.buckets);
+        let stated = Stated::of(project);
+        let ids = self.store.sync_project(stated.entry(&project.name)).await?;
+        self.routes.write().renew(project, &stated, &ids.buckets);
         let mut buckets = Vec::new();
         let mut forgotten = None;
         for model in self.store.reader().models().await? {
@@ -262,9 +262,9 @@ impl Desk {
         let (done, in_force) = oneshot::channel();
         let new = NewLimits {
             project: ids.id,
-            pace: Pace::of(project, &setup),
+            pace: Pace::of(project, &stated),
             tier: project.tier.clone(),
-            shared: setup.shared.unwrap_or_default(),
+            shared: stated.shared,
             buckets,
             forget: forgotten,
             done,

@@ -20,9 +20,7 @@ use crate::gate::admit::BucketId;
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::spool::{Candidate, Claimed, SpoolError, Watcher};
-use crate::store::{
-    Batch, BatchId, BatchState, GroupSetup, NewBatch, ProjectSetup, Source, StoreError,
-};
+use crate::store::{Batch, BatchId, BatchState, NewBatch, ProjectSetup, Source, StoreError};
 use crate::telemetry::chain;
 
 /// The one who takes in dropped files, one at a time.
@@ -285,10 +283,9 @@ impl Intake {
             "the limits of {model} are not known: one \
             request at a time at first"
         );
-        let group = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
-        let groups = [(model.to_owned(), group)].into();
-        let setup = ProjectSetup { name: project.to_owned(), groups, shared: None };
-        let ids = self.shell.store.sync_project(setup, clock::now().wall).await?;
+        let groups = [(model.to_owned(), vec![model.to_owned()])].into();
+        let setup = ProjectSetup { name: project.to_owned(), groups };
+        let ids = self.shell.store.sync_project(setup).await?;
         let id = ids.buckets[model];
         self.routes.write().add(project, model, id);
         self.tell(Event::BucketFound { id, project: project_id, group: model.to_owned() }).await;

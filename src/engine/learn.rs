@@ -141,7 +141,7 @@ impl Engine {
                     });
                 }
                 Lesson::Others { dimension, weight } => {
-                    tracing::warn!("{group}: somebody else used {weight} of {dimension} of late")
+                    tracing::warn!("{group}: somebody else used {weight} of {dimension} of late");
                 }
                 Lesson::Share { dimension, permille } => tracing::warn!(
                     "{group}: the books do not explain this 429: {}.{} % of {dimension} is used \

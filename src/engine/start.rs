@@ -21,8 +21,8 @@ use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::store::{
-    AttemptEnd, EndedAttempt, GroupSetup, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup,
-    Reader, RecentAttempt, Settlement, Store, StoreError, Tokens,
+    AttemptEnd, EndedAttempt, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup, Reader,
+    RecentAttempt, Settlement, Store, StoreError, Tokens,
 };
 
 /// An attempt is over after this long at the latest (the client's timeouts), so this much further
@@ -101,12 +101,12 @@ impl Routes {
     pub(super) fn renew(
         &mut self,
         project: &config::Project,
-        setup: &ProjectSetup,
+        stated: &Stated,
         buckets: &BTreeMap<String, BucketId>,
     ) {
         if let Some((_, unknown, models)) = self.projects.get_mut(&project.name) {
             *unknown = project.unknown_models;
-            *models = models_of(project, setup, buckets);
+            *models = models_of(project, stated, buckets);
         }
     }
 
@@ -134,33 +134,48 @@ fn names(project: &config::Project) -> BTreeSet<&str> {
     project.known_models().into_iter().chain(aliases).collect()
 }
 
-/// A project as the store enters it: every model that presets and configuration know.
-#[must_use]
-pub fn setup(project: &config::Project) -> ProjectSetup {
-    let mut groups: BTreeMap<String, GroupSetup> = BTreeMap::new();
-    for model in names(project) {
-        if let ModelRule::Known { quota_group, allowance: Allowance::Limited(limits) } =
-            project.allowance(model)
-        {
-            let group = groups.entry(quota_group).or_default();
-            group.models.push(model.to_owned());
-            group.limits = limits;
+/// What presets, configuration and users say of a project's limits.
+#[derive(Clone, Debug)]
+pub(super) struct Stated {
+    /// By quota group: every model id that counts in it, and its limits.
+    pub(super) groups: BTreeMap<String, (Vec<String>, Vec<Limit>)>,
+    /// What all of them share.
+    pub(super) shared: Vec<Limit>,
+}
+
+impl Stated {
+    pub(super) fn of(project: &config::Project) -> Self {
+        let mut groups: BTreeMap<String, (Vec<String>, Vec<Limit>)> = BTreeMap::new();
+        for model in names(project) {
+            if let ModelRule::Known { quota_group, allowance: Allowance::Limited(limits) } =
+                project.allowance(model)
+            {
+                let (models, known) = groups.entry(quota_group).or_default();
+                models.push(model.to_owned());
+                *known = limits;
+            }
         }
+        Self { groups, shared: project.shared_limits() }
     }
-    ProjectSetup { name: project.name.clone(), groups, shared: Some(project.shared_limits()) }
+
+    /// As the store enters it.
+    pub(super) fn entry(&self, name: &str) -> ProjectSetup {
+        let groups = self.groups.iter().map(|(group, (models, _))| (group.clone(), models.clone()));
+        ProjectSetup { name: name.to_owned(), groups: groups.collect() }
+    }
 }
 
 /// Where the requests of every model go that presets, configuration and users know.
 fn models_of(
     project: &config::Project,
-    setup: &ProjectSetup,
+    stated: &Stated,
     buckets: &BTreeMap<String, BucketId>,
 ) -> BTreeMap<String, Route> {
     let mut models = BTreeMap::new();
-    for (group, setup) in &setup.groups {
+    for (group, (group_models, limits)) in &stated.groups {
         let Some(&id) = buckets.get(group) else { continue };
-        let limits: Arc<[Limit]> = setup.limits.clone().into();
-        for model in &setup.models {
+        let limits: Arc<[Limit]> = limits.clone().into();
+        for model in group_models {
             models.insert(model.clone(), Route::Bucket { id, limits: limits.clone() });
         }
     }
@@ -203,7 +218,7 @@ pub async fn assemble(
     let mut ids = BTreeMap::new();
     for project in &config.projects {
         quota_day(project)?;
-        let entered = store.sync_project(setup(project), now.wall).await?;
+        let entered = store.sync_project(Stated::of(project).entry(&project.name)).await?;
         ids.insert(project.name.clone(), entered);
     }
     doubt_open_attempts(store, config, now).await?;
@@ -279,14 +294,13 @@ fn add_project(
     now: Now,
 ) -> Result<BTreeMap<String, Route>, StartError> {
     let day = quota_day(project)?;
-    let entered = setup(project);
-    let models = models_of(project, &entered, &ids.buckets);
-    let pace = Pace::of(project, &entered);
-    let shared = entered.shared.unwrap_or_default();
-    engine.gate.share(ProjectId(ids.id), shared, day.clone(), now);
-    for (group, setup) in entered.groups {
+    let stated = Stated::of(project);
+    let models = models_of(project, &stated, &ids.buckets);
+    let pace = Pace::of(project, &stated);
+    engine.gate.share(ProjectId(ids.id), stated.shared, day.clone(), now);
+    for (group, (_, limits)) in stated.groups {
         let Some(&id) = ids.buckets.get(&group) else { continue };
-        engine.gate.define(id, ProjectId(ids.id), setup.limits, day.clone());
+        engine.gate.define(id, ProjectId(ids.id), limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
     let keys =
@@ -322,8 +336,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn of(project: &config::Project, setup: &ProjectSetup) -> Self {
-        let rpm = setup.groups.values().filter_map(|group| rpm_of(&group.limits)).max();
+    pub(super) fn of(project: &config::Project, stated: &Stated) -> Self {
+        let rpm = stated.groups.values().filter_map(|(_, limits)| rpm_of(limits)).max();
         let rpm = rpm.map(|rpm| u32::try_from(rpm).unwrap_or(u32::MAX));
         let in_flight = rpm.unwrap_or(caps::IN_FLIGHT_DEFAULT).min(caps::IN_FLIGHT_DEFAULT);
         Self {

@@ -1,4 +1,4 @@
-//! Projects, models, quota groups and the limits in force.
+//! Projects, models and quota groups; what users set, and what was learned.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,6 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::StoreError;
 use crate::gate::admit::BucketId;
-use crate::gate::limits::{Limit, Scope, Window};
 use crate::gate::units::UnixMs;
 
 /// A project as the configuration has it, to be entered or brought up to date.
@@ -14,19 +13,8 @@ use crate::gate::units::UnixMs;
 pub struct ProjectSetup {
     /// Its name.
     pub name: String,
-    /// Its quota groups, by name.
-    pub groups: BTreeMap<String, GroupSetup>,
-    /// The limits that all of them share; none leaves them as they are.
-    pub shared: Option<Vec<Limit>>,
-}
-
-/// A quota group of a project.
-#[derive(Clone, Debug, Default)]
-pub struct GroupSetup {
-    /// Every model id that counts in it.
-    pub models: Vec<String>,
-    /// Its limits.
-    pub limits: Vec<Limit>,
+    /// Its quota groups by name, each with every model id that counts in it.
+    pub groups: BTreeMap<String, Vec<String>>,
 }
 
 /// The row ids of a project and its buckets.
@@ -38,11 +26,10 @@ pub struct ProjectIds {
     pub buckets: BTreeMap<String, BucketId>,
 }
 
-/// Enters a project, its buckets and models, and replaces its limits.
+/// Enters a project, its buckets and models.
 pub(super) async fn sync(
     conn: &mut SqliteConnection,
     project: &ProjectSetup,
-    now: UnixMs,
 ) -> Result<ProjectIds, StoreError> {
     let name = &project.name;
     let row = sqlx::query!(
@@ -54,12 +41,9 @@ pub(super) async fn sync(
     .await
     .map_err(StoreError::sql("entering a project"))?;
     let mut ids = ProjectIds { id: row.id, buckets: BTreeMap::new() };
-    for (group, setup) in &project.groups {
-        let bucket = sync_group(conn, row.id, group, setup, now).await?;
+    for (group, models) in &project.groups {
+        let bucket = sync_group(conn, row.id, group, models).await?;
         ids.buckets.insert(group.clone(), bucket);
-    }
-    if let Some(shared) = &project.shared {
-        enter_limits(conn, (row.id, 0), shared, now).await?;
     }
     Ok(ids)
 }
@@ -68,8 +52,7 @@ async fn sync_group(
     conn: &mut SqliteConnection,
     project_id: i64,
     group: &str,
-    setup: &GroupSetup,
-    now: UnixMs,
+    models: &[String],
 ) -> Result<BucketId, StoreError> {
     let row = sqlx::query!(
         r#"INSERT INTO bucket (project_id, quota_group) VALUES (?1, ?2)
@@ -81,7 +64,7 @@ async fn sync_group(
     .fetch_one(&mut *conn)
     .await
     .map_err(StoreError::sql("entering a bucket"))?;
-    for model in &setup.models {
+    for model in models {
         sqlx::query!(
             "INSERT INTO model (project_id, name, bucket_id) VALUES (?1, ?2, ?3)
             ON CONFLICT (project_id, name) DO UPDATE SET bucket_id = excluded.bucket_id",
@@ -93,55 +76,7 @@ async fn sync_group(
         .await
         .map_err(StoreError::sql("entering a model"))?;
     }
-    enter_limits(conn, (project_id, row.id), &setup.limits, now).await?;
     Ok(BucketId(row.id))
-}
-
-async fn enter_limits(
-    conn: &mut SqliteConnection,
-    (project_id, bucket_id): (i64, i64),
-    limits: &[Limit],
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "DELETE FROM quota_limit WHERE project_id = ?1 AND bucket_id = ?2",
-        project_id,
-        bucket_id
-    )
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::sql("replacing limits"))?;
-    for limit in limits {
-        let metric = limit.metric.as_str();
-        let window = match limit.window {
-            Window::Rolling { ms } => i64::try_from(ms).unwrap_or(i64::MAX),
-            Window::Day => 0,
-            Window::Concurrent => -1,
-        };
-        let value = i64::try_from(limit.value).unwrap_or(i64::MAX);
-        let source = limit.source.to_string();
-        let scope = match limit.scope {
-            Scope::Project => "project",
-            Scope::Key => "key",
-        };
-        sqlx::query!(
-            "INSERT INTO quota_limit (project_id, bucket_id, metric, window_ms, scope, value,
-                source, set_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            project_id,
-            bucket_id,
-            metric,
-            window,
-            scope,
-            value,
-            source,
-            now.0
-        )
-        .execute(&mut *conn)
-        .await
-        .map_err(StoreError::sql("entering a limit"))?;
-    }
-    Ok(())
 }
 
 /// A limit that a user set while a daemon ran.

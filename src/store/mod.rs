@@ -28,9 +28,7 @@ pub use items::{ExportItem, NewItem, QueuedItem};
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
-pub use limits::{
-    GroupSetup, KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit,
-};
+pub use limits::{KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit};
 pub use queue::{Batch, BatchId, BatchState, NewBatch, Source};
 pub use recall::{DayUseRow, Observation, OpenAttempt, RecentAttempt};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
@@ -121,14 +119,10 @@ impl Store {
             .await
     }
 
-    /// Enters or updates a project with its buckets, models and limits.
-    pub async fn sync_project(
-        &self,
-        project: ProjectSetup,
-        now: UnixMs,
-    ) -> Result<ProjectIds, StoreError> {
+    /// Enters or updates a project with its buckets and models.
+    pub async fn sync_project(&self, project: ProjectSetup) -> Result<ProjectIds, StoreError> {
         self.writer
-            .bulk(move |conn| Box::pin(async move { limits::sync(conn, &project, now).await }))
+            .bulk(move |conn| Box::pin(async move { limits::sync(conn, &project).await }))
             .await
     }
 

@@ -16,8 +16,7 @@ use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
-use crate::gate::limits::{Limit, MINUTE_MS, Scope, Window};
-use crate::gate::units::{BootMs, Metric, Weights};
+use crate::gate::units::{BootMs, Weights};
 
 const BOOT: &str = "boot-1";
 
@@ -37,7 +36,7 @@ impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path(), BOOT).await.expect("a new database");
-        let ids = store.sync_project(project("p"), NOON).await.expect("a project");
+        let ids = store.sync_project(project("p")).await.expect("a project");
         Self { store, ids, dir }
     }
 
@@ -113,19 +112,8 @@ async fn raw(dir: &Path) -> SqliteConnection {
 }
 
 fn project(name: &str) -> ProjectSetup {
-    let limit = Limit {
-        metric: Metric::Requests,
-        window: Window::Rolling { ms: MINUTE_MS },
-        scope: Scope::Project,
-        value: 15,
-        source: crate::gate::limits::Source::Config,
-    };
-    let group = GroupSetup { models: vec!["model".to_owned()], limits: vec![limit] };
-    ProjectSetup {
-        name: name.to_owned(),
-        groups: [("group".to_owned(), group)].into(),
-        shared: None,
-    }
+    let groups = [("group".to_owned(), vec!["model".to_owned()])].into();
+    ProjectSetup { name: name.to_owned(), groups }
 }
 
 fn source(uid: &str) -> Source {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tidegate::emulator::WindowKind;
 use tidegate::gate::units::UnixMs;
-use tidegate::store::{BatchState, GroupSetup, NewBatch, ProjectSetup, Source, Store};
+use tidegate::store::{BatchState, NewBatch, ProjectSetup, Source, Store};
 
 use crate::harness::{
     MODEL, Site, assert_all_answered, item, job, latency, model, project, read, start_emulator,
@@ -148,10 +148,9 @@ async fn enter(store: &Store, site: &Site, file_name: &str, submitted_at: UnixMs
     let sha256 = Sha256::digest(read(&path))
         .iter()
         .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    let group = GroupSetup { models: vec![MODEL.to_owned()], limits: Vec::new() };
-    let groups = [(MODEL.to_owned(), group)].into();
-    let project = ProjectSetup { shared: None, name: "demo".to_owned(), groups };
-    let ids = store.sync_project(project, submitted_at).await.unwrap();
+    let groups = [(MODEL.to_owned(), vec![MODEL.to_owned()])].into();
+    let project = ProjectSetup { name: "demo".to_owned(), groups };
+    let ids = store.sync_project(project).await.unwrap();
     let batch = NewBatch {
         uid: format!("uid of {file_name}"),
         work: format!("work-of-{}", file_name.trim_end_matches(".jsonl")),

@@ -12,8 +12,8 @@ use crate::config::prices::Prices;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::store::{
-    AttemptEnd, BatchId, EndedAttempt, GroupSetup, NewAttempt, NewBatch, NewItem, ProjectIds,
-    ProjectSetup, Settlement, Source, Store, Tokens,
+    AttemptEnd, BatchId, EndedAttempt, NewAttempt, NewBatch, NewItem, ProjectIds, ProjectSetup,
+    Settlement, Source, Store, Tokens,
 };
 
 const FLASH: &str = "gemini-2.5-flash";
@@ -46,19 +46,11 @@ impl Ledger {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), "boot").await.unwrap();
-        let group = |model: &str| {
-            let setup = GroupSetup { models: vec![model.to_owned()], limits: Vec::new() };
-            (model.to_owned(), setup)
-        };
+        let group = |model: &str| (model.to_owned(), vec![model.to_owned()]);
         let groups = BTreeMap::from([group(FLASH), group(ARGON)]);
-        let project = |name: &str| ProjectSetup {
-            name: name.to_owned(),
-            groups: groups.clone(),
-            shared: None,
-        };
-        let start = at("2026-11-01T00:00:00Z");
-        let demo = store.sync_project(project("demo"), start).await.unwrap();
-        let trial = store.sync_project(project("trial"), start).await.unwrap();
+        let project = |name: &str| ProjectSetup { name: name.to_owned(), groups: groups.clone() };
+        let demo = store.sync_project(project("demo")).await.unwrap();
+        let trial = store.sync_project(project("trial")).await.unwrap();
         Self { store, demo, trial, _dir: dir }
     }
 

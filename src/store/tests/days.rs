@@ -96,7 +96,7 @@ async fn what_was_never_sent_is_not_in_the_sums() {
 #[tokio::test]
 async fn projects_are_sealed_each_for_itself() {
     let mut fixture = Fixture::new().await;
-    let other = fixture.store.sync_project(project("q"), NOON).await.expect("a project");
+    let other = fixture.store.sync_project(project("q")).await.expect("a project");
     spent(&fixture, 1, "2026-11-23").await;
     let first = std::mem::replace(&mut fixture.ids, other);
     reserved(&fixture, 2, "2026-11-23").await;

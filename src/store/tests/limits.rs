@@ -92,9 +92,9 @@ async fn joined_buckets_are_told_in_order() {
     let fixture = Fixture::new().await;
     let mut setup = project("p");
     for group in ["x", "y"] {
-        setup.groups.insert(group.to_owned(), GroupSetup::default());
+        setup.groups.insert(group.to_owned(), Vec::new());
     }
-    let ids = fixture.store.sync_project(setup, NOON).await.expect("a project").buckets;
+    let ids = fixture.store.sync_project(setup).await.expect("a project").buckets;
     for (at, from, into) in [(2, "group", "x"), (1, "y", "group"), (3, "group", "y")] {
         let joined = Remembered {
             bucket: ids[from],

@@ -371,6 +371,7 @@ impl Engine {
                     learning: lane.learning,
                     others_permille: self.gate.others_permille(id, now),
                     paced: self.gate.is_paced(id, now),
+                    overrun_tokens: self.gate.overrun_tokens(id),
                 }
             })
             .collect()

@@ -534,6 +534,8 @@ pub struct BucketView {
     pub others_permille: Option<u64>,
     /// Whether batch requests keep a distance from one another.
     pub paced: bool,
+    /// Input tokens that answers took beyond their estimates, since the start.
+    pub overrun_tokens: u64,
 }
 
 /// A request that somebody wonders about.

@@ -52,6 +52,10 @@ pub struct BucketOut {
     /// Whether batch requests keep a distance from one another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paced: bool,
+    /// Input tokens that answers took beyond their estimates since the daemon started; absent for
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate_overrun_tokens: Option<u64>,
     /// Every limit; none for what is unlimited.
     pub limits: Vec<LimitOut>,
 }
@@ -244,6 +248,7 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
         learning: view.learning,
         others_percent: view.others_permille.map(|permille| permille.div_ceil(10)),
         paced: view.paced,
+        estimate_overrun_tokens: Some(view.overrun_tokens).filter(|tokens| *tokens > 0),
         limits: view.limits.iter().map(|state| limit_out(state, zone)).collect(),
     }
 }

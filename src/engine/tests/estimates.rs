@@ -154,6 +154,15 @@ fn a_made_up_bound_of_the_output_fits_the_database() {
 }
 
 #[test]
+fn what_answers_take_beyond_their_estimates_is_told() {
+    let mut world = world(&[tpm(100_000)]);
+    world.provider = Box::new(|_, _| answers::ok().using(151));
+    world.open_weighing(batch(1, 1), &[100, 100]);
+    world.run_for(2_000);
+    assert_eq!(world.engine.buckets(world.now)[0].overrun_tokens, 102);
+}
+
+#[test]
 fn money_is_reserved_and_settled_by_what_it_came_to() {
     let mut world = world(&[rpm(100)]);
     world.open_weighing(priced(1, 1), &[1_000]);

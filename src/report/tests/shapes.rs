@@ -50,6 +50,7 @@ pub(super) fn limits_report() -> LimitsReport {
         learning: false,
         others_permille: None,
         paced: false,
+        overrun_tokens: 0,
     };
     let learned = BucketView {
         id: BucketId(2),

@@ -6,6 +6,7 @@
 //! the walls (A1-A11) between the rooms.
 
 pub mod gate;
+pub mod schedule;
 
 pub mod calendar;
 pub mod formats;

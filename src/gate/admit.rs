@@ -147,6 +147,15 @@ impl Gate {
     /// # Panics
     /// When the bucket is not defined.
     pub fn check(&mut self, ask: &Ask, now: Now) -> Verdict {
+        self.check_beside(ask, &Weights::default(), now)
+    }
+
+    /// Whether the request may go at `now`, if so much more were reserved before it: what a
+    /// reservation of others would do to one that waits.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn check_beside(&mut self, ask: &Ask, beside: &Weights, now: Now) -> Verdict {
         let mut longest: Option<Wait> = None;
         let mut note = |until: BootMs, because: &dyn Fn() -> Because| {
             if longest.as_ref().is_none_or(|known| known.until < until) {
@@ -161,7 +170,7 @@ impl Gate {
             note(until, &|| Because::Paced { gap_ms });
         }
         let mut never = None;
-        self.read_each(ask, now, &mut |space, index, reading| {
+        self.read_each(ask, beside, now, &mut |space, index, reading| {
             let limit = &space.meters[index].limit;
             let needs = ask.need.get(limit.metric);
             if needs > limit.value && limit.says_never() {
@@ -187,7 +196,7 @@ impl Gate {
         let states = self.states(root, Some(ask.key), now);
         let mut states = states.into_iter();
         let mut needs = Vec::new();
-        self.read_each(ask, now, &mut |space, index, reading| {
+        self.read_each(ask, &Weights::default(), now, &mut |space, index, reading| {
             let state = states.next().expect("a state for each limit, in the same order");
             let need = ask.need.get(state.limit.metric);
             if need > 0 {
@@ -446,6 +455,12 @@ impl Gate {
         owner.map(|owner| owner.edges).unwrap_or_default()
     }
 
+    /// The limits that all buckets of a project share.
+    pub(super) fn shared_limits(&self, project: ProjectId) -> impl Iterator<Item = &Limit> {
+        let shared = self.owners.get(&project).and_then(|owner| owner.shared.as_ref());
+        shared.into_iter().flat_map(|spaces| &spaces.all.meters).map(|meter| &meter.limit)
+    }
+
     fn delta_of(&self, id: AttemptId) -> u64 {
         let bucket = self.attempts.get(&id).and_then(|open| self.buckets.get(&open.ask.bucket));
         bucket.map_or(super::window::DELTA_MS, |bucket| bucket.trust.delta_ms())
@@ -472,15 +487,21 @@ impl Gate {
         }
     }
 
-    fn read_each(&mut self, ask: &Ask, now: Now, act: &mut dyn FnMut(&mut Space, usize, Reading)) {
+    pub(super) fn read_each(
+        &mut self,
+        ask: &Ask,
+        beside: &Weights,
+        now: Now,
+        act: &mut dyn FnMut(&mut Space, usize, Reading),
+    ) {
         let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
         let edges = self.edges(ask.bucket);
         let delta_ms = self.bucket(ask.bucket).trust.delta_ms();
         let view = View { now, edges, delta_ms };
         self.each(&ask, &mut |space| {
             for index in 0..space.meters.len() {
-                let needs = ask.need.get(space.meters[index].limit.metric);
-                let reading = space.read(index, needs, view);
+                let metric = space.meters[index].limit.metric;
+                let reading = space.read(index, (ask.need.get(metric), beside.get(metric)), view);
                 act(space, index, reading);
             }
         });

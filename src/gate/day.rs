@@ -128,17 +128,18 @@ impl DayUse {
         self.open.get(metric)
     }
 
-    /// When `needs` fits in every day that it may be counted on, by our clock; none when it fits
-    /// now.
+    /// When `needs` fits in every day that it may be counted on, by our clock, if `beside` more
+    /// were open today; none when it fits now.
     pub(super) fn opens(
         &mut self,
         metric: Metric,
-        (needs, limit): (u64, u64),
+        (needs, beside, limit): (u64, u64, u64),
         now: Now,
         edges: DayEdges,
     ) -> Option<UnixMs> {
         let today = self.today(now, edges);
-        let full = |key| self.used(key, metric).saturating_add(needs) > limit;
+        let more = needs.saturating_add(beside);
+        let full = |key| self.used(key, metric).saturating_add(more) > limit;
         let open = |start| opening(UnixMs::from(start), edges);
         if full(today.key) {
             return Some(open(self.room_after(&today, metric, needs, limit).to_utc()));

@@ -7,6 +7,7 @@
 //! [`units`] the values all speak in. A bucket's quota is a [`space`] (or several: `spaces`), in
 //! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
 //! shuts a bucket, [`learn`] is what refusals teach, and [`memory`] what of it is kept.
+//! [`share`] tells what part of a quota a request takes, and how much is left beside others.
 //! [`estimate`] says how many tokens a text will take, [`offset`] where the provider's clock is.
 
 pub mod admit;
@@ -17,6 +18,7 @@ pub mod learn;
 pub mod limits;
 pub mod memory;
 pub mod offset;
+pub mod share;
 pub mod space;
 mod spaces;
 pub mod units;

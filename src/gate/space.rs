@@ -240,8 +240,14 @@ impl Space {
         }
     }
 
-    /// How the limit at `index` stands towards a request that needs so much of it.
-    pub(super) fn read(&mut self, index: usize, needs: u64, view: View) -> Reading {
+    /// How the limit at `index` stands towards a request that needs so much of it, if so much more
+    /// of it were reserved beside.
+    pub(super) fn read(
+        &mut self,
+        index: usize,
+        (needs, beside): (u64, u64),
+        view: View,
+    ) -> Reading {
         let meter = &self.meters[index];
         let (metric, usable) = (meter.limit.metric, meter.usable());
         // What is larger than all that may be used goes alone.
@@ -250,7 +256,7 @@ impl Space {
             At::Book(book) => {
                 let book = &mut self.books[book];
                 let used = book.used(metric, view.now);
-                let total = used.saturating_add(needs);
+                let total = used.saturating_add(beside).saturating_add(needs);
                 let full = needs > 0 && total > bar;
                 let until =
                     full.then(|| book.frees_at(metric, total - bar, view.now, view.delta_ms));
@@ -260,7 +266,7 @@ impl Space {
                 let today = self.days.today(view.now, view.edges).key;
                 let opens = match needs {
                     0 => None,
-                    _ => self.days.opens(metric, (needs, bar), view.now, view.edges),
+                    _ => self.days.opens(metric, (needs, beside, bar), view.now, view.edges),
                 };
                 Reading {
                     used: self.days.used(today, metric),

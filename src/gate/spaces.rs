@@ -96,7 +96,7 @@ impl Spaces {
                 continue;
             }
             for index in 0..space.meters.len() {
-                let Reading { used, reserved, usable, .. } = space.read(index, 0, view);
+                let Reading { used, reserved, usable, .. } = space.read(index, (0, 0), view);
                 states.push(LimitState {
                     limit: space.meters[index].limit.clone(),
                     key: of_key,

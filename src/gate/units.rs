@@ -202,6 +202,12 @@ impl Weights {
         }
     }
 
+    /// Whether it takes no more than `other` of anything.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        Metric::ALL.iter().all(|metric| self.get(*metric) <= other.get(*metric))
+    }
+
     /// So much of one metric, and nothing of the others.
     #[must_use]
     pub fn only(metric: Metric, weight: u64) -> Self {

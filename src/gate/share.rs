@@ -1,0 +1,68 @@
+//! What part of a quota a request takes: what fairness counts, and what routes are chosen by.
+
+use super::admit::{BucketId, Gate};
+use super::limits::{Limit, Window};
+use super::units::{Now, UnixMs, Weights};
+use super::verdict::Ask;
+
+/// A share of one: the whole of a limit.
+pub const WHOLE_SHARE: u128 = 1_000_000_000_000;
+
+/// What a request costs where nothing is limited.
+const UNLIMITED_SHARE: u128 = WHOLE_SHARE / 1_000;
+
+/// The whole of a limit as headroom, in millionths.
+const WHOLE_PPM: i64 = 1_000_000;
+
+impl Gate {
+    /// The largest part of any limit of the bucket that `weights` takes, of [`WHOLE_SHARE`]: the
+    /// dominant share (design/quota-rules.md, 6.2). What is under way at once is left out.
+    #[must_use]
+    pub fn dominant_share(&self, bucket: BucketId, weights: &Weights) -> u128 {
+        let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return 0 };
+        let shared = self.shared_limits(bucket.project);
+        let own = bucket.spaces.all.meters.iter().map(|meter| &meter.limit);
+        let counts = |limit: &&Limit| !matches!(limit.window, Window::Concurrent);
+        let part = |limit: &Limit| {
+            let weight = u128::from(weights.get(limit.metric));
+            weight * WHOLE_SHARE / u128::from(limit.value.max(1))
+        };
+        let largest = own.chain(shared).filter(counts).map(part).max();
+        largest.unwrap_or(UNLIMITED_SHARE * u128::from(weights.requests))
+    }
+
+    /// What is left beside the request, in millionths of the limit of which least is left. Of a
+    /// quota day its rest is compared with the time that is left of it: a day that runs out too
+    /// early counts as little room. Less than nothing when the request does not fit.
+    ///
+    /// # Panics
+    /// When the bucket is not defined.
+    pub fn headroom(&mut self, ask: &Ask, now: Now) -> i64 {
+        let left_of_day = self.left_of_day_ppm(ask.bucket, now);
+        let mut least = WHOLE_PPM;
+        self.read_each(ask, &Weights::default(), now, &mut |space, index, reading| {
+            let limit = &space.meters[index].limit;
+            let takes = reading.used.saturating_add(ask.need.get(limit.metric));
+            let left = i128::from(reading.usable) - i128::from(takes);
+            let ppm = left * i128::from(WHOLE_PPM) / i128::from(reading.usable.max(1));
+            let ppm = match limit.window {
+                Window::Day => ppm * i128::from(WHOLE_PPM) / i128::from(left_of_day),
+                Window::Rolling { .. } | Window::Concurrent => ppm,
+            };
+            let bounds = (i128::from(i64::MIN), i128::from(i64::MAX));
+            let ppm = i64::try_from(ppm.clamp(bounds.0, bounds.1)).expect("clamped");
+            least = least.min(ppm);
+        });
+        least
+    }
+
+    /// How much of the quota day is left, in millionths of it; at least one.
+    fn left_of_day_ppm(&mut self, bucket: BucketId, now: Now) -> i64 {
+        let edges = self.edges(bucket);
+        let day = self.bucket(bucket).spaces.all.days.today(now, edges);
+        let (start, end) = (UnixMs::from(day.start).0, UnixMs::from(day.end).0);
+        let left = i128::from((end - now.wall.0).max(0));
+        let ppm = left * i128::from(WHOLE_PPM) / i128::from((end - start).max(1));
+        i64::try_from(ppm).unwrap_or(WHOLE_PPM).clamp(1, WHOLE_PPM)
+    }
+}

@@ -1,0 +1,331 @@
+//! The order of lines in each bucket: kept as indexes, so that a look at the first does not depend
+//! on how many wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fair::{Counters, Service, TenantId};
+use super::line::{Line, LineId, Rest, Standing};
+use super::tick::Head;
+use crate::gate::admit::BucketId;
+use crate::gate::units::{BootMs, UnixMs};
+
+/// Who goes next in every bucket.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    pub(super) lines: BTreeMap<LineId, Standing>,
+    pub(super) lanes: BTreeMap<BucketId, Lane>,
+    /// When lines age.
+    ages: BTreeSet<(BootMs, LineId)>,
+    /// When lines wake.
+    sleeping: BTreeSet<(BootMs, LineId)>,
+    names: BTreeMap<String, TenantId>,
+    weights: BTreeMap<TenantId, u32>,
+}
+
+/// The order of one bucket.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lane {
+    /// Lines that may have something to offer, by level and tenant: the earliest deadline first,
+    /// then who came first.
+    groups: BTreeMap<(u8, TenantId), BTreeSet<(UnixMs, LineId)>>,
+    /// The tenants of each level, least served first.
+    turns: BTreeSet<(u8, Service, TenantId)>,
+    /// Lines of each tenant in `groups`.
+    active: BTreeMap<TenantId, u32>,
+    counters: Counters,
+    /// Who waits for room, by level: one each, of which the best keeps it reserved.
+    pub(super) heads: BTreeMap<u8, Head>,
+}
+
+impl Schedule {
+    /// The number of a tenant by its name.
+    ///
+    /// # Panics
+    /// With more than four thousand million tenants.
+    pub fn tenant(&mut self, name: &str) -> TenantId {
+        if let Some(id) = self.names.get(name) {
+            return *id;
+        }
+        let id = TenantId(u32::try_from(self.names.len()).expect("fewer than 2^32 tenants"));
+        self.names.insert(name.to_owned(), id);
+        id
+    }
+
+    /// Has a tenant served so many times as much as one of weight 1.
+    pub fn set_weight(&mut self, tenant: TenantId, weight: u32) {
+        self.weights.insert(tenant, weight.max(1));
+    }
+
+    pub(super) fn weight(&self, tenant: TenantId) -> u32 {
+        self.weights.get(&tenant).copied().unwrap_or(1)
+    }
+
+    /// Enters a line, of which nothing went since `since`. One that is known is replaced, at its
+    /// old age.
+    pub fn add(&mut self, id: LineId, line: Line, since: BootMs) {
+        let since = self.lines.get(&id).map_or(since, |known| known.since);
+        self.remove(id);
+        let level = line.class;
+        let standing = Standing { line, since, level, rest: Rest::Dormant };
+        self.lines.insert(id, standing);
+        self.rouse(id);
+    }
+
+    /// Takes a line out.
+    pub fn remove(&mut self, id: LineId) {
+        let Some(standing) = self.withdraw(id) else { return };
+        self.lines.remove(&id);
+        for route in &standing.line.routes {
+            if let Some(lane) = self.lanes.get_mut(&route.bucket) {
+                lane.heads.retain(|_, head| head.line != id);
+            }
+        }
+    }
+
+    /// Whether a line is known.
+    #[must_use]
+    pub fn has(&self, id: LineId) -> bool {
+        self.lines.contains_key(&id)
+    }
+
+    /// A line may have something to offer: it is asked at the next tick.
+    pub fn rouse(&mut self, id: LineId) {
+        let Some(standing) = self.lines.get(&id) else { return };
+        if standing.rest == Rest::Awake {
+            return;
+        }
+        self.withdraw(id);
+        self.enter(id, Rest::Awake);
+    }
+
+    /// A line has nothing to offer before `until`, or before it is roused.
+    pub(super) fn rest(&mut self, id: LineId, until: Option<BootMs>) {
+        if self.withdraw(id).is_some() {
+            self.enter(id, until.map_or(Rest::Dormant, Rest::Until));
+        }
+    }
+
+    /// Lets time pass: lines age and wake. Returns when that happens next.
+    pub fn pass_time(&mut self, now: BootMs) -> Option<BootMs> {
+        while let Some(&(at, id)) = self.sleeping.first()
+            && at <= now
+        {
+            self.sleeping.pop_first();
+            self.rouse(id);
+        }
+        while let Some(&(at, id)) = self.ages.first()
+            && at <= now
+        {
+            self.change(id, |standing| standing.level -= 1);
+        }
+        let next = [self.sleeping.first(), self.ages.first()];
+        next.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
+    /// Notes that something of a line goes: it is being served.
+    pub(super) fn served(&mut self, id: LineId, bucket: BucketId, cost: u128, now: BootMs) {
+        let Some(standing) = self.lines.get(&id) else { return };
+        let tenant = standing.line.tenant;
+        // To the second: an index entry need not move a thousand times in one.
+        if standing.level != standing.line.class || standing.since.until(now) >= 1_000 {
+            self.change(id, |standing| {
+                standing.level = standing.line.class;
+                standing.since = now;
+            });
+        }
+        self.charge(bucket, tenant, cost);
+    }
+
+    /// Charges a tenant with what it was served in a bucket.
+    pub fn charge(&mut self, bucket: BucketId, tenant: TenantId, cost: u128) {
+        let weight = self.weight(tenant);
+        let lane = self.lanes.entry(bucket).or_default();
+        lane.count(tenant, |counters| counters.charge(tenant, cost, weight));
+    }
+
+    /// What a tenant was charged turns out to be another cost.
+    pub fn correct(&mut self, bucket: BucketId, tenant: TenantId, was: u128, is: u128) {
+        if was != is {
+            let weight = self.weight(tenant);
+            let lane = self.lanes.entry(bucket).or_default();
+            lane.count(tenant, |counters| counters.correct(tenant, (was, is), weight));
+        }
+    }
+
+    /// What a tenant has had in a bucket, in parts of a limit divided by its weight.
+    #[must_use]
+    pub fn service(&self, bucket: BucketId, tenant: TenantId) -> u128 {
+        self.lanes.get(&bucket).map_or(0, |lane| lane.counters.of(tenant))
+    }
+
+    /// Gives tenants what they had before a restart. `events` are in the order of time: what a
+    /// tenant was charged, or `None` for when it first had something to send.
+    pub fn replay(
+        &mut self,
+        bucket: BucketId,
+        events: impl IntoIterator<Item = (TenantId, Option<u128>)>,
+    ) {
+        let mut active: BTreeSet<TenantId> = BTreeSet::new();
+        for (tenant, event) in events {
+            let weight = self.weight(tenant);
+            let counters = &mut self.lanes.entry(bucket).or_default().counters;
+            match event {
+                Some(cost) => counters.charge(tenant, cost, weight),
+                None if active.contains(&tenant) => {}
+                None => {
+                    let least = active.iter().map(|other| counters.of(*other)).min();
+                    counters.join(tenant, least);
+                    active.insert(tenant);
+                }
+            }
+        }
+        let lane = self.lanes.entry(bucket).or_default();
+        lane.turns =
+            lane.groups.keys().map(|(level, it)| (*level, lane.counters.of(*it), *it)).collect();
+    }
+
+    /// How long nothing of a line went, at `now`.
+    #[must_use]
+    pub fn unserved_ms(&self, id: LineId, now: BootMs) -> Option<u64> {
+        self.lines.get(&id).map(|standing| standing.since.until(now))
+    }
+
+    /// The first of the order in a bucket.
+    #[must_use]
+    pub fn first(&self, bucket: BucketId) -> Option<LineId> {
+        self.lanes.get(&bucket)?.in_order().next().map(|(_, _, id)| id)
+    }
+
+    /// Changes where a line stands.
+    fn change(&mut self, id: LineId, change: impl FnOnce(&mut Standing)) {
+        let Some(before) = self.lines.get(&id).cloned() else { return };
+        self.hold(&before, true);
+        self.withdraw(id);
+        change(self.lines.get_mut(&id).expect("a line that was just seen"));
+        self.enter(id, before.rest);
+        self.hold(&before, false);
+    }
+
+    /// Counts the tenant of a line that only moves as active meanwhile: who comes back saved
+    /// nothing up, and it was not away.
+    fn hold(&mut self, standing: &Standing, held: bool) {
+        if standing.rest != Rest::Awake {
+            return;
+        }
+        for bucket in buckets(&standing.line) {
+            let lane = self.lanes.entry(bucket).or_default();
+            let lines = lane.active.entry(standing.line.tenant).or_insert(0);
+            *lines = if held { *lines + 1 } else { *lines - 1 };
+        }
+    }
+
+    /// Takes a line out of all indexes, and returns how it stood.
+    fn withdraw(&mut self, id: LineId) -> Option<Standing> {
+        let standing = self.lines.get(&id)?.clone();
+        if let Some(at) = standing.ages_at() {
+            self.ages.remove(&(at, id));
+        }
+        match standing.rest {
+            Rest::Awake => {
+                for bucket in buckets(&standing.line) {
+                    if let Some(lane) = self.lanes.get_mut(&bucket) {
+                        lane.leave(id, &standing);
+                    }
+                }
+            }
+            Rest::Until(at) => {
+                self.sleeping.remove(&(at, id));
+            }
+            Rest::Dormant => {}
+        }
+        Some(standing)
+    }
+
+    /// Enters a line that was withdrawn in all indexes.
+    fn enter(&mut self, id: LineId, rest: Rest) {
+        let standing = self.lines.get_mut(&id).expect("a line that is entered is known");
+        standing.rest = rest;
+        let standing = standing.clone();
+        if let Some(at) = standing.ages_at() {
+            self.ages.insert((at, id));
+        }
+        match rest {
+            Rest::Awake => {
+                for bucket in buckets(&standing.line) {
+                    self.lanes.entry(bucket).or_default().join(id, &standing);
+                }
+            }
+            Rest::Until(at) => {
+                self.sleeping.insert((at, id));
+            }
+            Rest::Dormant => {}
+        }
+    }
+}
+
+/// The buckets of a line, each once.
+fn buckets(line: &Line) -> BTreeSet<BucketId> {
+    line.routes.iter().map(|route| route.bucket).collect()
+}
+
+impl Lane {
+    /// Every line that may have something to offer, in order, with its level and tenant.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (u8, TenantId, LineId)> + '_ {
+        self.turns.iter().flat_map(|(level, _, tenant)| {
+            let group = self.groups.get(&(*level, *tenant)).into_iter().flatten();
+            group.map(|(_, id)| (*level, *tenant, *id))
+        })
+    }
+
+    /// The line at a place of the order, counted from 0.
+    pub(super) fn nth(&self, place: usize) -> Option<LineId> {
+        self.in_order().nth(place).map(|(_, _, id)| id)
+    }
+
+    fn join(&mut self, id: LineId, standing: &Standing) {
+        let tenant = standing.line.tenant;
+        if !self.active.contains_key(&tenant) {
+            let least = self.active.keys().map(|other| self.counters.of(*other)).min();
+            self.counters.join(tenant, least);
+        }
+        *self.active.entry(tenant).or_insert(0) += 1;
+        let group = self.groups.entry((standing.level, tenant)).or_default();
+        if group.is_empty() {
+            self.turns.insert((standing.level, self.counters.of(tenant), tenant));
+        }
+        group.insert(standing.place(id));
+    }
+
+    fn leave(&mut self, id: LineId, standing: &Standing) {
+        let tenant = standing.line.tenant;
+        let key = (standing.level, tenant);
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        if !group.remove(&standing.place(id)) {
+            return;
+        }
+        if group.is_empty() {
+            self.groups.remove(&key);
+            self.turns.remove(&(standing.level, self.counters.of(tenant), tenant));
+        }
+        let lines = self.active.get_mut(&tenant).expect("a line in the order is counted");
+        *lines -= 1;
+        if *lines == 0 {
+            self.active.remove(&tenant);
+            if self.active.is_empty() {
+                self.counters.leave_last(tenant);
+            }
+        }
+    }
+
+    /// Changes a tenant's counter, and its place in the turns of every level.
+    fn count(&mut self, tenant: TenantId, change: impl FnOnce(&mut Counters)) {
+        let before = self.counters.of(tenant);
+        change(&mut self.counters);
+        let after = self.counters.of(tenant);
+        for level in 0..=2 {
+            if self.turns.remove(&(level, before, tenant)) {
+                self.turns.insert((level, after, tenant));
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The order, the head and what may pass it.

@@ -1,0 +1,458 @@
+//! One tick of a bucket: start what may go, keep the head's place, let others past it where that
+//! costs it nothing (EASY backfill, design/quota-rules.md, 6.2).
+
+use super::fair::TenantId;
+use super::line::{LineId, Route};
+use super::order::Schedule;
+use super::route::Placement;
+use crate::gate::admit::BucketId;
+use crate::gate::units::{BootMs, Now, Weights};
+use crate::gate::verdict::{Verdict, Wait};
+
+/// Prompts that are tried past a head in one tick, in all and of one tenant.
+const BACKFILL_TRIED: u32 = 200;
+const BACKFILL_TRIED_OF_TENANT: u32 = 20;
+
+/// Lines that are looked at in one tick before it gives up finding one that waits here.
+const LINES_LOOKED_AT: usize = 1_000;
+
+/// How long a head waits before interactive traffic beyond its guaranteed part may not take what
+/// it needs, and before it goes although the reserve is larger than what it leaves, in
+/// milliseconds. W' is a minute's window, Δ and γ.
+const FIRM_AFTER_MS: u64 = 2 * 62_050;
+const WHOLE_AFTER_MS: u64 = 30 * 60_000;
+
+/// A prompt, as the order sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its id; lower ones came first.
+    pub id: i64,
+    /// The project that it belongs to, if it names what only that one has.
+    pub pinned: Option<i64>,
+}
+
+/// What a line offers at one of its places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// This prompt.
+    Item(Item),
+    /// It is being read.
+    Loading,
+    /// Nothing before this instant.
+    Later(BootMs),
+    /// Nothing.
+    Nothing,
+}
+
+/// Whether a prompt can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It needs so much.
+    Needs(Weights),
+    /// Not known yet what it needs: others go on.
+    Unknown,
+    /// It waits for something besides quota, and whoever comes after it too.
+    Waits(BootMs, String),
+}
+
+/// What a tick needs of the world.
+pub trait Supply {
+    /// What a line offers at its `nth` place, counted from 0.
+    fn peek(&mut self, line: LineId, nth: usize, now: Now) -> Peek;
+
+    /// The prompt of a line with this id, if it is still to be sent and may go now.
+    fn find(&mut self, line: LineId, item: i64, now: Now) -> Option<Item>;
+
+    /// What a prompt needs on a route.
+    fn ready(&mut self, line: LineId, item: Item, route: &Route, now: Now) -> Readiness;
+
+    /// What besides quota keeps a bucket from starting anything.
+    fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting>;
+
+    /// Whether so much may go, if `beside` were reserved before it.
+    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Weights, now: Now) -> Verdict;
+
+    /// What part of a bucket's quota this is.
+    fn share(&self, bucket: BucketId, need: &Weights) -> u128;
+
+    /// What is left of a bucket beside this, in millionths.
+    fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64;
+
+    /// Tells that a head has waited long: `whole` if it may use what is kept for others. `None`
+    /// when there is no such head any more.
+    fn set_firm(&mut self, bucket: BucketId, firm: Option<(Weights, bool)>);
+
+    /// Takes a prompt out of its line and starts it.
+    fn start(&mut self, line: LineId, item: Item, route: &Route, need: &Weights, now: Now);
+
+    /// Takes a prompt out of its line: it can never be sent.
+    fn refuse(&mut self, line: LineId, item: Item, reason: String, now: Now);
+}
+
+/// Until when at least, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The earliest instant at which it may go, from all that is known now.
+    pub until: BootMs,
+    /// In words.
+    pub reason: String,
+}
+
+/// Who waits for room and keeps its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its line.
+    pub line: LineId,
+    /// Which of its prompts.
+    pub item: i64,
+    /// Since when.
+    pub since: BootMs,
+    /// Whether it was told to be firm.
+    pub firm: bool,
+}
+
+/// What became of the first of an order.
+enum First {
+    /// It went, or it can never go: there is another first.
+    Gone,
+    /// It waits here for room.
+    Head(LineId, Item, Weights, Wait),
+    /// Nobody goes.
+    Stop(Option<Waiting>),
+}
+
+impl Schedule {
+    /// Starts everything that may go on a bucket at `now`. Returns until when and why the next one
+    /// waits; `None` when nothing waits for time.
+    pub fn tick(
+        &mut self,
+        bucket: BucketId,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Option<Waiting> {
+        loop {
+            if let Some(waiting) = supply.hindrance(bucket, now) {
+                return self.first(bucket).map(|_| waiting);
+            }
+            match self.first_of(bucket, now, supply) {
+                First::Gone => {}
+                First::Stop(waiting) => return waiting,
+                First::Head(line, item, need, wait) => {
+                    self.keep(bucket, (line, item.id), &need, now, supply);
+                    let backfill =
+                        Backfill { bucket, head: need, until: wait.until, item: item.id };
+                    let hindered = self.backfill(&backfill, now, supply);
+                    return hindered
+                        .or(Some(Waiting { until: wait.until, reason: wait.because.to_string() }));
+                }
+            }
+        }
+    }
+
+    /// Who waits in a bucket and keeps its place, if anyone does.
+    #[must_use]
+    pub fn head(&self, bucket: BucketId) -> Option<&Head> {
+        self.lanes.get(&bucket)?.heads.first_key_value().map(|(_, head)| head)
+    }
+
+    /// Looks at the first of the order: a head that waits already, or else the first that is here
+    /// at all.
+    fn first_of(&mut self, bucket: BucketId, now: Now, supply: &mut impl Supply) -> First {
+        if let Some(first) = self.waiting_head(bucket, now, supply) {
+            return first;
+        }
+        let mut elsewhere: Option<Waiting> = None;
+        let mut place = 0;
+        while place < LINES_LOOKED_AT
+            && let Some(line) = self.lanes.get(&bucket).and_then(|lane| lane.nth(place))
+        {
+            match self.first_of_line(bucket, line, now, supply) {
+                Tried::First(first) => return first,
+                Tried::Next => place += 1,
+                Tried::Elsewhere(waiting) => {
+                    place += 1;
+                    elsewhere.get_or_insert(waiting);
+                }
+                Tried::Rests => {}
+            }
+        }
+        First::Stop(elsewhere)
+    }
+
+    /// Looks at the first prompt of a line that can be asked for.
+    fn first_of_line(
+        &mut self,
+        bucket: BucketId,
+        line: LineId,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Tried {
+        for nth in 0.. {
+            let rests_until = match supply.peek(line, nth, now) {
+                Peek::Item(item) => match self.try_first(bucket, line, item, now, supply) {
+                    Tried::Next => continue,
+                    tried => return tried,
+                },
+                Peek::Loading if nth == 0 => return Tried::First(First::Stop(None)),
+                Peek::Loading => return Tried::Next,
+                Peek::Later(at) => Some(at),
+                Peek::Nothing => None,
+            };
+            if nth > 0 {
+                return Tried::Next;
+            }
+            self.rest(line, rests_until);
+            return Tried::Rests;
+        }
+        Tried::Next
+    }
+
+    /// The head that waits already, unless a better class has come.
+    fn waiting_head(
+        &mut self,
+        bucket: BucketId,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Option<First> {
+        loop {
+            let lane = self.lanes.get(&bucket)?;
+            let (&level, head) = lane.heads.first_key_value()?;
+            if lane.in_order().next().is_some_and(|(first, ..)| first < level) {
+                return None;
+            }
+            let (line, id) = (head.line, head.item);
+            if let Some(item) = supply.find(line, id, now)
+                && let Tried::First(first) = self.try_first(bucket, line, item, now, supply)
+            {
+                return Some(first);
+            }
+            self.release(bucket, level, supply);
+        }
+    }
+
+    fn try_first(
+        &mut self,
+        bucket: BucketId,
+        line: LineId,
+        item: Item,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Tried {
+        match self.place(bucket, line, item, now, supply) {
+            Placement::Fits(route, need) => {
+                self.start(line, item, &route, &need, now, supply);
+                Tried::First(First::Gone)
+            }
+            Placement::Never(reason) => {
+                supply.refuse(line, item, reason, now);
+                self.let_go(line, item.id, supply);
+                Tried::First(First::Gone)
+            }
+            Placement::Waits { route, need, wait } if route.bucket == bucket => {
+                Tried::First(First::Head(line, item, need, wait))
+            }
+            Placement::Waits { wait, .. } => {
+                Tried::Elsewhere(Waiting { until: wait.until, reason: wait.because.to_string() })
+            }
+            Placement::Stops(waiting) => Tried::First(First::Stop(Some(waiting))),
+            Placement::Unknown => Tried::Next,
+        }
+    }
+
+    fn start(
+        &mut self,
+        line: LineId,
+        item: Item,
+        route: &Route,
+        need: &Weights,
+        now: Now,
+        supply: &mut impl Supply,
+    ) {
+        supply.start(line, item, route, need, now);
+        let cost = supply.share(route.bucket, need);
+        self.served(line, route.bucket, cost, now.boot);
+        self.let_go(line, item.id, supply);
+    }
+
+    /// Frees the place that a prompt kept, wherever it did.
+    fn let_go(&mut self, line: LineId, item: i64, supply: &mut impl Supply) {
+        let Some(standing) = self.lines.get(&line) else { return };
+        let buckets: Vec<_> = standing.line.routes.iter().map(|route| route.bucket).collect();
+        for bucket in buckets {
+            let Some(lane) = self.lanes.get(&bucket) else { continue };
+            let kept = |(_, head): &(&u8, &Head)| head.line == line && head.item == item;
+            let level = lane.heads.iter().find(kept).map(|(level, _)| *level);
+            if let Some(level) = level {
+                self.release(bucket, level, supply);
+            }
+        }
+    }
+
+    fn release(&mut self, bucket: BucketId, level: u8, supply: &mut impl Supply) {
+        let lane = self.lanes.entry(bucket).or_default();
+        if lane.heads.remove(&level).is_some_and(|head| head.firm) {
+            supply.set_firm(bucket, None);
+        }
+    }
+
+    /// Notes who waits, and tells the gate when that is long.
+    fn keep(
+        &mut self,
+        bucket: BucketId,
+        (line, item): (LineId, i64),
+        need: &Weights,
+        now: Now,
+        supply: &mut impl Supply,
+    ) {
+        let level = self.lines.get(&line).map_or(0, |standing| standing.level);
+        let lane = self.lanes.entry(bucket).or_default();
+        let known = lane.heads.values_mut().find(|head| head.line == line && head.item == item);
+        let Some(head) = known else {
+            let head = Head { line, item, since: now.boot, firm: false };
+            if lane.heads.insert(level, head).is_some_and(|before| before.firm) {
+                supply.set_firm(bucket, None);
+            }
+            return;
+        };
+        let waited = head.since.until(now.boot);
+        if waited >= FIRM_AFTER_MS {
+            head.firm = true;
+            supply.set_firm(bucket, Some((*need, waited >= WHOLE_AFTER_MS)));
+        }
+    }
+
+    /// Starts what fits now and does not make the head wait longer. Returns what besides quota
+    /// stopped it.
+    fn backfill(
+        &mut self,
+        backfill: &Backfill,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Option<Waiting> {
+        let mut tried = Tries::default();
+        // What has no room for the smallest prompt there is has none for any.
+        let smallest = Weights { requests: 1, ..Weights::default() };
+        if !backfill.admits(&smallest, now, supply) {
+            return None;
+        }
+        while let Some((line, item, need)) = self.candidate(backfill, &mut tried, now, supply) {
+            let route = self.route_to(line, backfill.bucket)?;
+            self.start(line, item, &route, &need, now, supply);
+            if let Some(waiting) = supply.hindrance(backfill.bucket, now) {
+                return Some(waiting);
+            }
+        }
+        None
+    }
+
+    /// The next of the order that may go past the head.
+    fn candidate(
+        &mut self,
+        backfill: &Backfill,
+        tried: &mut Tries,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Option<(LineId, Item, Weights)> {
+        let most = usize::try_from(BACKFILL_TRIED).unwrap_or(usize::MAX);
+        let order: Vec<_> = self.lanes.get(&backfill.bucket)?.in_order().take(most).collect();
+        for (_, tenant, line) in order {
+            let Some(route) = self.route_to(line, backfill.bucket) else { continue };
+            if route.fallback {
+                continue;
+            }
+            for nth in 0.. {
+                if !tried.may_try(tenant) {
+                    break;
+                }
+                let Peek::Item(item) = supply.peek(line, nth, now) else { break };
+                let elsewhere = item.pinned.is_some_and(|project| project != route.project);
+                if item.id == backfill.item || elsewhere {
+                    tried.count(tenant);
+                    continue;
+                }
+                let need = match supply.ready(line, item, &route, now) {
+                    Readiness::Needs(need) => need,
+                    Readiness::Unknown | Readiness::Waits(..) => {
+                        tried.count(tenant);
+                        continue;
+                    }
+                };
+                if !tried.is_hopeless(&need) {
+                    if backfill.admits(&need, now, supply) {
+                        return Some((line, item, need));
+                    }
+                    tried.failed.push(need);
+                }
+                tried.count(tenant);
+            }
+            if tried.in_all >= BACKFILL_TRIED {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn route_to(&self, line: LineId, bucket: BucketId) -> Option<Route> {
+        let routes = &self.lines.get(&line)?.line.routes;
+        routes.iter().find(|route| route.bucket == bucket).copied()
+    }
+}
+
+/// What became of a prompt that was tried as the first.
+enum Tried {
+    First(First),
+    /// Another one may be first.
+    Next,
+    /// Its line has nothing to offer now, and left the order.
+    Rests,
+    /// It waits for another bucket.
+    Elsewhere(Waiting),
+}
+
+/// Whom nothing that goes past may delay.
+struct Backfill {
+    bucket: BucketId,
+    head: Weights,
+    /// When it fits, from all that is known.
+    until: BootMs,
+    item: i64,
+}
+
+impl Backfill {
+    /// Whether so much fits now, and the head fits no later if it goes.
+    fn admits(&self, need: &Weights, now: Now, supply: &mut impl Supply) -> bool {
+        if supply.check(self.bucket, need, &Weights::default(), now) != Verdict::Fits {
+            return false;
+        }
+        match supply.check(self.bucket, &self.head, need, now) {
+            Verdict::Fits => true,
+            Verdict::Wait(wait) => wait.until <= self.until,
+            Verdict::Never(_) => false,
+        }
+    }
+}
+
+/// What was tried in one tick.
+#[derive(Default)]
+struct Tries {
+    in_all: u32,
+    of_tenant: std::collections::BTreeMap<TenantId, u32>,
+    failed: Vec<Weights>,
+}
+
+impl Tries {
+    fn may_try(&self, tenant: TenantId) -> bool {
+        let of_tenant = self.of_tenant.get(&tenant).copied().unwrap_or(0);
+        self.in_all < BACKFILL_TRIED && of_tenant < BACKFILL_TRIED_OF_TENANT
+    }
+
+    fn count(&mut self, tenant: TenantId) {
+        self.in_all += 1;
+        *self.of_tenant.entry(tenant).or_insert(0) += 1;
+    }
+
+    /// Whether less than this was tried in vain.
+    fn is_hopeless(&self, need: &Weights) -> bool {
+        self.failed.iter().any(|failed| failed.is_within(need))
+    }
+}

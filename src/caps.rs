@@ -15,8 +15,19 @@ pub(crate) const IN_FLIGHT_DEFAULT: u32 = 1_000;
 /// not open a thousand connections at once.
 pub(crate) const STARTS_PER_SECOND: u32 = 100;
 
-/// Attempts of one item that the provider answered with a server error, before it is failed.
-pub(crate) const SERVER_ERROR_ATTEMPTS: u32 = 5;
+/// The longest that an item waits to be tried again, in milliseconds: parked after server errors.
+pub(crate) const PARKED_MAX_MS: u64 = 30 * 60_000;
+
+/// Server errors one after another, from which on the bucket is shut and one request goes first:
+/// an outage must not cost every item its attempts. First and longest time, in milliseconds.
+pub(crate) const SERVER_ERRORS_TOGETHER: u32 = 5;
+pub(crate) const OUTAGE_BASE_MS: u64 = 10_000;
+pub(crate) const OUTAGE_MAX_MS: u64 = 600_000;
+
+/// Attempts of one item that were cut off, from which on it goes last and alone: it may be what
+/// cuts them off. And from which on it is failed.
+pub(crate) const DOUBTS_TOGETHER_MAX: u32 = 3;
+pub(crate) const DOUBTS_MAX: u32 = 8;
 
 /// "No such model" or "forbidden" answers to a batch that has none answered well, before the rest
 /// of it is failed without being sent: one odd answer must not fail 50,000 items, and a misspelt

@@ -177,6 +177,12 @@ pub fn cost(price: Option<&Price>, amounts: &Amounts) -> Option<PicoUsd> {
 }
 
 impl PicoUsd {
+    /// So many billionths of a dollar.
+    #[must_use]
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(u128::from(nanos) * 1_000)
+    }
+
     /// The same in billionths of a dollar, rounded up.
     #[must_use]
     pub fn to_nanos(self) -> u64 {

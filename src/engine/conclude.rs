@@ -6,6 +6,7 @@ use crate::caps;
 use crate::formats::{self, InDoubt};
 use crate::gate::units::{Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
+use crate::schedule::{ServerError, after_server_error};
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, Observation, QueuedItem, Settlement, Tokens,
 };
@@ -148,14 +149,12 @@ impl Engine {
         }
         let mut act = actual(flight.est, &report.outcome, fate.end);
         if let Outcome::Answered { usage: Some(usage), .. } = &report.outcome {
-            let model = self.jobs.get(&flight.batch).map(|job| job.setup.model.clone());
-            if let Some(model) = model {
-                act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
-                let text = flight.item.text;
-                let input_tokens = input_of(usage);
-                if let Some(text) = text.filter(|_| usage.prompt > 0) {
-                    self.observe(&Observation { model, text, input_tokens });
-                }
+            let model = flight.model.clone();
+            act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
+            let text = flight.item.text;
+            let input_tokens = input_of(usage);
+            if let Some(text) = text.filter(|_| usage.prompt > 0) {
+                self.observe(&Observation { model, text, input_tokens });
             }
         }
         if matches!(fate.end, AttemptEnd::Ok) && self.gate.unblock(id) {
@@ -168,6 +167,11 @@ impl Engine {
             let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
             (u, Some(charge.hi.max(flight.day_lo).to_string()))
         };
+        self.uncharge(&flight.batch, flight.bucket, (&flight.est, &act));
+        if let Some(job) = self.jobs.get_mut(&flight.batch) {
+            job.open_nanos -= flight.est.spend_nanos;
+            job.setup.spent_nanos = job.setup.spent_nanos.saturating_add(act.spend_nanos);
+        }
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {
             ItemState::Succeeded => line,
@@ -210,6 +214,8 @@ impl Engine {
     fn answered(&mut self, now: Now, flight: &Flight) -> Fate {
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.unexplained = 0;
+        (lane.server_errors, lane.outages) = (0, 0);
+        lane.budget.earn();
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         lane.went_well(project.pace.max_in_flight);
         let key = &mut project.keys[flight.key];
@@ -247,7 +253,7 @@ impl Engine {
                 project.held = Some((until, format!("billing: {}", refusal.message)));
                 back_in_place(flight, refusal)
             }
-            RefusalClass::Server => self.server_error(now, flight, refusal),
+            RefusalClass::Server => self.server_error(now, id, flight, refusal),
             RefusalClass::ModelNotFound | RefusalClass::Forbidden => {
                 self.hopeless(flight, refusal);
                 failed(flight, refusal)
@@ -280,13 +286,43 @@ impl Engine {
         key.aside = Some((now.boot.plus(wait), reason));
     }
 
-    fn server_error(&mut self, now: Now, flight: &Flight, refusal: &Refusal) -> Fate {
+    /// The provider is in trouble: the item waits, ever longer. Where one after another is answered
+    /// so, the bucket is shut and one goes first; that one has not failed on its own account.
+    fn server_error(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        flight: &Flight,
+        refusal: &Refusal,
+    ) -> Fate {
+        let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
+        lane.server_errors += 1;
+        let tries_the_provider = lane.outages > 0 && id >= lane.refused_before;
+        let is_new = lane.outages == 0 || tries_the_provider;
+        if lane.server_errors >= caps::SERVER_ERRORS_TOGETHER && is_new {
+            let shift = lane.outages.min(8);
+            let longest = (caps::OUTAGE_BASE_MS << shift).min(caps::OUTAGE_MAX_MS);
+            let wait = longest / 2 + self.rng.u64(0..=longest / 2);
+            lane.outages = lane.outages.saturating_add(1);
+            lane.refused_before = self.next_attempt;
+            let reason = format!(
+                "the provider answered {} requests in a row with an error of its own: {}",
+                lane.server_errors, refusal.message
+            );
+            tracing::warn!(bucket.id = flight.bucket.0, wait_ms = wait, "{reason}");
+            self.gate.block(flight.bucket, now.boot.plus(wait), reason);
+        }
+        if tries_the_provider {
+            return back_in_place(flight, refusal);
+        }
         let mut item = flight.item.clone();
         item.attempts += 1;
-        if item.attempts >= caps::SERVER_ERROR_ATTEMPTS {
-            return Fate { item, ..failed(flight, refusal) };
-        }
-        let wait = backoff(&mut self.rng, item.attempts).max(refusal.retry_delay_ms.unwrap_or(0));
+        let wait = match after_server_error(item.attempts) {
+            ServerError::GiveUp => return Fate { item, ..failed(flight, refusal) },
+            ServerError::Backoff { at_most_ms } => self.rng.u64(0..=at_most_ms),
+            ServerError::Park { ms } => ms,
+        };
+        let wait = wait.max(refusal.retry_delay_ms.unwrap_or(0)).min(caps::PARKED_MAX_MS);
         item.not_before = now.wall.plus(wait);
         Fate { item, keeps_place: false, ..back_in_place(flight, refusal) }
     }
@@ -335,7 +371,7 @@ impl Engine {
         let mut item = flight.item.clone();
         item.doubts += 1;
         let policy = self.jobs.get(&flight.batch).map_or(InDoubt::Retry, |job| job.setup.in_doubt);
-        let state = doubtful(policy);
+        let state = doubtful(policy, item.doubts);
         if state == ItemState::Queued {
             item.not_before = now.wall.plus(backoff(&mut self.rng, item.doubts));
         }
@@ -356,9 +392,10 @@ impl Engine {
     }
 }
 
-/// What a batch's policy makes of an item whose attempt was cut off.
-pub(super) fn doubtful(policy: InDoubt) -> ItemState {
+/// What a batch's policy makes of an item of which so many attempts were cut off.
+pub(super) fn doubtful(policy: InDoubt, doubts: u32) -> ItemState {
     match policy {
+        InDoubt::Retry if doubts >= caps::DOUBTS_MAX => ItemState::Failed,
         InDoubt::Retry => ItemState::Queued,
         InDoubt::Hold => ItemState::Held,
         InDoubt::Fail => ItemState::Failed,

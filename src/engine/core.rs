@@ -1,18 +1,19 @@
 //! The engine's state machine: [`Engine::step`] takes what happened and says what to do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::conclude;
 use super::estimate::uses_tools;
+use super::job::{Counted, Job, RetryReply};
 use super::state::{
-    BatchSetup, BucketView, Counted, Effect, Event, Flight, Job, Lane, Project, ProjectView,
-    Settling,
+    BatchSetup, BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling,
 };
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::estimate::Ratios;
-use crate::gate::units::{BootMs, Now, ProjectId, UnixMs};
+use crate::gate::units::{BootMs, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::AttemptId;
+use crate::schedule::{Line, LineId, Route, Schedule};
 use crate::store::{BatchId, ItemState, QueuedItem, Remembered};
 
 /// Why a batch waits whose bucket the configuration no longer has.
@@ -25,6 +26,10 @@ pub struct Engine {
     pub(super) projects: BTreeMap<i64, Project>,
     pub(super) lanes: BTreeMap<BucketId, Lane>,
     pub(super) jobs: BTreeMap<BatchId, Job>,
+    /// Who goes next.
+    pub(super) schedule: Schedule,
+    /// What users hold by hand: project and quota group, `*` for all.
+    pub(super) pauses: BTreeSet<(String, String)>,
     pub(super) flights: BTreeMap<AttemptId, Flight>,
     pub(super) settling: BTreeMap<i64, Settling>,
     pub(super) next_attempt: AttemptId,
@@ -54,6 +59,8 @@ impl Engine {
             projects: BTreeMap::new(),
             lanes: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            schedule: Schedule::default(),
+            pauses: BTreeSet::new(),
             flights: BTreeMap::new(),
             settling: BTreeMap::new(),
             next_attempt,
@@ -110,12 +117,13 @@ impl Engine {
             Event::Limits(new) => self.new_limits(*new, now),
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),
-            Event::BatchOpened(setup) => self.open(*setup),
+            Event::BatchOpened(setup) => self.open(*setup, now),
             Event::Loaded { batch, items } => self.loaded(now, batch, items),
             Event::LoadFailed(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
                     job.loading = false;
                 }
+                self.rouse(batch);
                 self.pause_for_store(now, "the queue cannot be read".to_owned());
             }
             Event::Reserved(ids) => {
@@ -172,9 +180,25 @@ impl Engine {
                     let counted = tokens.map_or(Counted::Unknown, Counted::Exactly);
                     job.counted.insert(item, counted);
                 }
+                self.rouse(batch);
             }
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
+            Event::PauseBatch { batch, reason } => {
+                if let Some(job) = self.jobs.get_mut(&batch) {
+                    job.setup.paused = reason;
+                }
+                self.rouse(batch);
+            }
+            Event::Reprioritise { batch, priority, deadline } => {
+                if let Some(job) = self.jobs.get_mut(&batch) {
+                    (job.setup.priority, job.setup.deadline) = (priority, deadline);
+                    self.line_up(batch, now);
+                }
+            }
+            Event::RetryFailed { batch, done } => self.retry_failed(batch, done),
+            Event::Requeued { batch, count } => self.requeued(batch, count),
+            Event::Pauses(pauses) => self.pauses = pauses,
             Event::Swept(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
                     job.setup.remaining = 0;
@@ -183,6 +207,7 @@ impl Engine {
             }
             Event::Closed(batch) => {
                 self.jobs.remove(&batch);
+                self.schedule.remove(LineId(batch.0));
             }
             Event::Sealed { project, before } => {
                 if let Some(project) = self.projects.get_mut(&project) {
@@ -217,32 +242,73 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, setup: BatchSetup) {
+    fn open(&mut self, setup: BatchSetup, now: Now) {
         if self.jobs.contains_key(&setup.id) {
             return;
         }
-        match self.lanes.get_mut(&setup.bucket) {
-            Some(lane) if setup.stopped.is_none() => {
-                lane.order.insert((setup.priority, setup.id));
-            }
-            Some(_) => {}
-            None => tracing::warn!(batch.id = setup.id.0, model = %setup.model,
-                "a batch for {} waits: {NO_LANE}", setup.model),
-        }
-        let job = Job {
-            cursor: 0,
-            loading: false,
-            exhausted: false,
-            ready: std::collections::VecDeque::new(),
-            retries: BTreeMap::new(),
-            open: 0,
-            hopeless: 0,
-            closing: false,
-            counted: BTreeMap::new(),
-            stale: std::collections::BTreeSet::new(),
-            setup,
+        let (id, tenant) = (setup.id, self.schedule.tenant(&setup.tenant));
+        self.jobs.insert(id, Job::new(setup, tenant));
+        self.line_up(id, now);
+    }
+
+    /// Gives a batch its place in the order, as far as its routes are known.
+    pub(super) fn line_up(&mut self, batch: BatchId, now: Now) {
+        let Some(job) = self.jobs.get(&batch).filter(|job| job.setup.stopped.is_none()) else {
+            return;
         };
-        self.jobs.insert(job.setup.id, job);
+        let setup = &job.setup;
+        let known = setup.routes.iter().filter(|route| self.lanes.contains_key(&route.bucket));
+        let routes: Vec<_> = known
+            .map(|route| Route {
+                project: route.project,
+                bucket: route.bucket,
+                fallback: route.fallback,
+            })
+            .collect();
+        if routes.is_empty() {
+            tracing::warn!(batch.id = batch.0, model = %setup.model,
+                "a batch for {} waits: {NO_LANE}", setup.model);
+            return;
+        }
+        let line = Line {
+            class: setup.priority.min(2),
+            tenant: job.tenant,
+            deadline: setup.deadline,
+            routes,
+            patience_ms: setup.patience_ms,
+        };
+        self.schedule.add(LineId(batch.0), line, now.boot);
+    }
+
+    /// Something about a batch has changed: it may have something to send.
+    pub(super) fn rouse(&mut self, batch: BatchId) {
+        self.schedule.rouse(LineId(batch.0));
+    }
+
+    /// Has the failed items of a batch put back into its queue, once nothing of it is under way.
+    fn retry_failed(&mut self, batch: BatchId, done: RetryReply) {
+        let open = |job: &&mut Job| !job.closing && job.setup.stopped.is_none();
+        match self.jobs.get_mut(&batch).filter(open) {
+            Some(job) => job.requeue.get_or_insert_default().0.push(done),
+            None => {
+                // Whoever asked may have gone away.
+                let _ = done.send(Err("the batch is ending or was stopped".to_owned()));
+            }
+        }
+    }
+
+    fn requeued(&mut self, batch: BatchId, count: Result<u64, String>) {
+        let Some(job) = self.jobs.get_mut(&batch) else { return };
+        if let Ok(count) = count {
+            // The queue is read anew: what was put back stands before what was read already.
+            job.forget_queue();
+            job.setup.remaining += count;
+            (job.cursor, job.exhausted) = (0, false);
+        }
+        for done in job.requeue.take().into_iter().flat_map(|(waiting, _)| waiting) {
+            let _ = done.send(count.clone());
+        }
+        self.rouse(batch);
     }
 
     fn loaded(&mut self, now: Now, batch: BatchId, items: Vec<QueuedItem>) {
@@ -254,11 +320,12 @@ impl Engine {
         }
         for item in items {
             if item.not_before > UnixMs(0) {
-                job.retry(now, item, caps::RETRY_MAX_MS);
+                job.retry(now, item, caps::PARKED_MAX_MS);
             } else {
-                job.ready.push_back(item);
+                job.put_back(item);
             }
         }
+        self.rouse(batch);
     }
 
     fn send_order(&self, id: AttemptId, now: Now) -> Option<Effect> {
@@ -269,7 +336,7 @@ impl Engine {
             item: flight.item.clone(),
             project: flight.project,
             key: flight.key,
-            model: job.setup.model.clone(),
+            model: flight.model.clone(),
             work: job.setup.work.clone(),
             dialect: job.setup.dialect,
             stale_at: (!flight.renewed && self.gate.is_paced(flight.bucket, now))
@@ -283,8 +350,11 @@ impl Engine {
         let Some(flight) = self.land(id) else { return };
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open -= 1;
+            job.open_nanos -= flight.est.spend_nanos;
             job.put_back(flight.item);
         }
+        self.uncharge(&flight.batch, flight.bucket, (&flight.est, &Weights::default()));
+        self.rouse(flight.batch);
     }
 
     /// The request got through to the endpoint.
@@ -317,6 +387,7 @@ impl Engine {
 
     fn settled(&mut self, now: Now, item: i64) {
         let Some(settling) = self.settling.remove(&item) else { return };
+        self.rouse(settling.batch);
         let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
         job.open -= 1;
         match settling.state {
@@ -337,11 +408,24 @@ impl Engine {
         if job.setup.stopped.is_none() {
             job.setup.stopped = Some((reason, cancelled));
         }
-        job.ready.clear();
-        job.retries.clear();
-        if let Some(lane) = self.lanes.get_mut(&job.setup.bucket) {
-            lane.order.remove(&(job.setup.priority, batch));
+        job.forget_queue();
+        for done in job.requeue.take().into_iter().flat_map(|(waiting, _)| waiting) {
+            let _ = done.send(Err("the batch was stopped".to_owned()));
         }
+        self.schedule.remove(LineId(batch.0));
+    }
+
+    /// Corrects what a tenant was charged for a request.
+    pub(super) fn uncharge(
+        &mut self,
+        batch: &BatchId,
+        bucket: BucketId,
+        (was, is): (&Weights, &Weights),
+    ) {
+        let Some(job) = self.jobs.get(batch) else { return };
+        let (was, is) =
+            (self.gate.dominant_share(bucket, was), self.gate.dominant_share(bucket, is));
+        self.schedule.correct(bucket, job.tenant, was, is);
     }
 
     fn pause_for_store(&mut self, now: Now, reason: String) {
@@ -401,15 +485,21 @@ impl Engine {
         if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
             return Some((at, "not before the time that the batch asks for".to_owned()));
         }
-        let Some(lane) = self.lanes.get(&job.setup.bucket) else {
+        if let Some(reason) = &job.setup.paused {
+            return Some((now.wall.plus(caps::TICK_MAX_MS), reason.clone()));
+        }
+        let known = job.setup.routes.iter().filter_map(|route| self.lanes.get(&route.bucket));
+        let lanes: Vec<_> = known.collect();
+        if lanes.is_empty() {
             return Some((now.wall.plus(caps::TICK_MAX_MS), NO_LANE.to_owned()));
-        };
-        let idle = job.open == 0 && job.exhausted && job.ready.is_empty() && job.retries.is_empty();
+        }
+        let waiting = job.retries.len() + job.suspects.len();
+        let idle = job.open == 0 && job.exhausted && job.ready.is_empty() && waiting == 0;
         if idle && !job.closing {
             let reason = "what is left of it is held (in_doubt = \"hold\"): cancel the batch";
             return Some((now.wall.plus(caps::TICK_MAX_MS), reason.to_owned()));
         }
-        let (until, reason) = lane.wait.as_ref()?;
-        Some((now.wall_at(*until), reason.clone()))
+        let soonest = lanes.iter().map(|lane| lane.wait.as_ref()).min()??;
+        Some((now.wall_at(soonest.0), soonest.1.clone()))
     }
 }

@@ -1,7 +1,8 @@
 //! What a request is taken to weigh before it is sent, and what its answer teaches.
 
 use super::core::Engine;
-use super::state::{Counted, Effect, SendOrder};
+use super::job::Counted;
+use super::state::{Effect, SendOrder};
 use crate::caps;
 use crate::config::prices::{Amounts, PicoUsd, Prices, cost};
 use crate::formats::Kind;
@@ -18,16 +19,15 @@ const OUTPUT_TOKENS_GUESS: u64 = 2_048;
 const OUTPUT_TOKENS_CEILING: u64 = 1 << 24;
 
 impl Engine {
-    /// What an item of a batch takes from each metric.
+    /// What an item of a batch takes from each metric when it is sent to a model.
     pub(super) fn weights(
         &mut self,
         bucket: BucketId,
-        batch: BatchId,
+        model: &str,
         item: &QueuedItem,
         now: Now,
     ) -> Weights {
-        let model = &self.jobs[&batch].setup.model;
-        let counted = self.jobs[&batch].counted.get(&item.id);
+        let counted = self.jobs[&BatchId::of_item(item.id)].counted.get(&item.id);
         let (input_tokens, learned) = match (counted, item.text.and_then(bounds)) {
             (Some(Counted::Exactly(tokens)), _) => (*tokens, false),
             (_, Some((bounds, size))) => {
@@ -132,6 +132,13 @@ impl Engine {
         matches!(self.jobs[&batch].counted.get(&item.id), Some(Counted::Asked))
     }
 
+    /// The model that items of a batch are sent to in a bucket.
+    pub(super) fn model_of(&self, batch: BatchId, bucket: BucketId) -> String {
+        let setup = &self.jobs[&batch].setup;
+        let route = setup.routes.iter().find(|route| route.bucket == bucket);
+        route.map_or_else(|| setup.model.clone(), |route| route.model.clone())
+    }
+
     fn count_order(
         &self,
         bucket: BucketId,
@@ -146,7 +153,7 @@ impl Engine {
             item: item.clone(),
             project,
             key: self.projects[&project].turns(now).first().copied()?,
-            model: job.setup.model.clone(),
+            model: self.model_of(batch, bucket),
             work: job.setup.work.clone(),
             dialect: job.setup.dialect,
             stale_at: None,
@@ -158,6 +165,12 @@ impl Engine {
 pub(super) fn uses_tools(item: &QueuedItem) -> bool {
     let code = item.text.and_then(|text| u8::try_from(text.kind).ok());
     code.and_then(Kind::from_code).is_some_and(|kind| kind.tools)
+}
+
+/// Whether an item names what only one project has: its files, its caches.
+pub(super) fn is_of_project(item: &QueuedItem) -> bool {
+    let code = item.text.and_then(|text| u8::try_from(text.kind).ok());
+    code.and_then(Kind::from_code).is_some_and(|kind| kind.unmeasured)
 }
 
 /// What the estimate of a text rests on; none for a kind that this version does not know.

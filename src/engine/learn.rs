@@ -2,6 +2,7 @@
 
 use super::conclude::{backoff, quota_id_of};
 use super::core::Engine;
+use super::job::Job;
 use super::state::{Flight, Lane, NewLimits};
 use crate::caps;
 use crate::gate::admit::BucketId;
@@ -181,7 +182,7 @@ impl Engine {
             if !known {
                 let limits = limits.unwrap_or_default();
                 self.gate.define(id, ProjectId(new.project), limits, day.clone());
-                self.adopt(id);
+                self.adopt(id, now);
             } else if let Some(limits) = limits {
                 self.gate.redefine(id, limits, now);
             }
@@ -198,12 +199,11 @@ impl Engine {
     }
 
     /// Lines up the batches that had no lane.
-    fn adopt(&mut self, id: BucketId) {
-        let lane = self.lanes.get_mut(&id).expect("a lane that was just made");
-        for (batch, job) in &self.jobs {
-            if job.setup.bucket == id && job.setup.stopped.is_none() {
-                lane.order.insert((job.setup.priority, *batch));
-            }
+    fn adopt(&mut self, id: BucketId, now: Now) {
+        let goes_there = |job: &&Job| job.setup.routes.iter().any(|route| route.bucket == id);
+        let batches: Vec<_> = self.jobs.values().filter(goes_there).map(|it| it.setup.id).collect();
+        for batch in batches {
+            self.line_up(batch, now);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The one loop: closed [`Event`]s in, closed [`Effect`]s out.
 //!
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
-//! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
+//! The files: `plan` starts what may go, by what `schedule` decides and `supply` tells it, `job` is a
+//! batch in work, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
 //! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
 //! `export` turns finished batches into results files.
@@ -14,16 +15,18 @@ mod estimate;
 pub mod export;
 mod import;
 pub mod intake;
+mod job;
 mod learn;
 mod plan;
 pub mod run;
 pub mod start;
 mod state;
+mod supply;
 #[cfg(test)]
 mod tests;
 
 pub use core::Engine;
 pub use state::{
     BatchSetup, BucketView, CANCELLED, Effect, Event, Explained, NewLimits, ProjectView, Question,
-    SendOrder,
+    RouteTo, SendOrder,
 };

@@ -1,130 +1,79 @@
-//! Starting what may go: first in, first out within a priority, one queue a bucket.
+//! Starting what may go, and ending what is over. Who goes next is the schedule's to say.
 
 use super::core::Engine;
-use super::state::{Effect, Explained, Flight, Project, Question};
+use super::state::{Effect, Explained, Flight, Lane, Project, Question};
+use super::supply::Round;
 use crate::caps;
+use crate::config::prices::PicoUsd;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::units::{BootMs, Class, KeyId, Now, UnixMs, Weights};
-use crate::gate::verdict::{Ask, Verdict};
+use crate::gate::verdict::{Ask, Because, Verdict, Wait};
 use crate::gate::window::{AttemptId, DELTA_MS};
+use crate::schedule::LineId;
 use crate::store::{BatchId, NewAttempt, QueuedItem};
-
-/// What a lane's queue offers next.
-enum Next {
-    /// An item, and whether it is to be tried again.
-    Item(BatchId, QueuedItem, bool),
-    /// The next page has to be read first.
-    Load(BatchId),
-    /// Nothing before this instant.
-    Later(BootMs, &'static str),
-    /// Nothing at all.
-    Empty,
-}
 
 impl Engine {
     /// Orders everything that may go at `now` and notes when to look again.
     pub(super) fn plan(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.wake = None;
-        let mut reservations = Vec::new();
-        let lanes: Vec<_> = self.lanes.keys().copied().collect();
-        for lane in lanes {
-            self.plan_lane(now, lane, &mut reservations, effects);
+        let mut schedule = std::mem::take(&mut self.schedule);
+        schedule.pass_time(now.boot);
+        let mut lanes: Vec<_> = self.lanes.keys().copied().collect();
+        // Each is the first in its turn, for what all of a project share.
+        let turn = usize::try_from(self.next_attempt.0).unwrap_or(0) % lanes.len().max(1);
+        lanes.rotate_left(turn);
+        let mut round =
+            Round { engine: self, reservations: Vec::new(), effects, spent: Vec::new() };
+        for id in lanes {
+            let waiting = schedule.tick(id, now, &mut round);
+            let wait = waiting.map(|waiting| (waiting.until, waiting.reason));
+            if let Some((until, _)) = &wait {
+                round.engine.wake_at(*until);
+            }
+            round.engine.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
         }
+        let Round { reservations, spent, .. } = round;
+        let next = schedule.next_change();
+        self.schedule = schedule;
+        next.into_iter().for_each(|at| self.wake_at(at));
         if !reservations.is_empty() {
             effects.push(Effect::Reserve(reservations));
+        }
+        for batch in spent {
+            self.cost_is_reached(batch);
         }
         self.plan_endings(effects);
         self.plan_seals(now, effects);
     }
 
-    fn plan_lane(
-        &mut self,
-        now: Now,
-        id: BucketId,
-        reservations: &mut Vec<NewAttempt>,
-        effects: &mut Vec<Effect>,
-    ) {
-        loop {
-            let wait = match self.next_item(id, now) {
-                Next::Empty => None,
-                Next::Load(batch) => {
-                    let pause = self.pause(now);
-                    if pause.is_none() {
-                        effects.extend(self.load(batch));
-                    }
-                    pause
-                }
-                Next::Later(at, reason) => Some((at, reason.to_owned())),
-                Next::Item(batch, item, again) => {
-                    let wait = self.try_start(now, id, (batch, item, again), reservations, effects);
-                    if wait.is_none() {
-                        continue;
-                    }
-                    wait
-                }
-            };
-            if let Some((until, _)) = &wait {
-                self.wake_at(*until);
-            }
-            self.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
-            return;
-        }
-    }
-
-    /// Orders the next page of a batch's queue, unless it is being read.
-    fn load(&mut self, batch: BatchId) -> Option<Effect> {
-        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-        let idle = !std::mem::replace(&mut job.loading, true);
-        idle.then_some(Effect::Load { batch, after: job.cursor })
-    }
-
-    /// Starts an item, or refuses one that can never be sent; else says until when and why it
-    /// waits.
-    fn try_start(
-        &mut self,
-        now: Now,
-        id: BucketId,
-        (batch, item, again): (BatchId, QueuedItem, bool),
-        reservations: &mut Vec<NewAttempt>,
-        effects: &mut Vec<Effect>,
-    ) -> Option<(BootMs, String)> {
-        if let Some(wait) = self.hindrance(id, now) {
-            return Some(wait);
-        }
-        let bytes = self.bytes_in_flight.saturating_add(item.bytes);
-        if self.bytes_in_flight > 0 && bytes > caps::BYTES_IN_FLIGHT_MAX {
-            let reason = format!("{} bytes of prompts are in flight", self.bytes_in_flight);
-            return Some((open_end(now), reason));
-        }
-        if self.count_ahead(id, batch, &item, now, effects) {
-            return Some((open_end(now), "the provider counts its tokens first".to_owned()));
-        }
-        let need = self.weights(id, batch, &item, now);
-        match self.check_keys(now, id, need) {
-            (key, Verdict::Fits) => {
-                self.take(batch, again);
-                reservations.push(self.start(now, id, batch, item, (key, need)));
-                None
-            }
-            (_, Verdict::Never(never)) => {
-                self.take(batch, again);
-                effects.push(self.refuse(batch, item, never.to_string()));
-                None
-            }
-            (_, Verdict::Wait(wait)) => Some((wait.until, wait.because.to_string())),
-        }
+    /// Stops a batch whose next item may cost more than it may; once nothing of it is under way,
+    /// for what is may turn out to cost less.
+    fn cost_is_reached(&mut self, batch: BatchId) {
+        let Some(job) = self.jobs.get(&batch).filter(|job| job.open == 0) else { return };
+        let dollars = |nanos: u64| PicoUsd::from_nanos(nanos).to_short();
+        let reason = format!(
+            "not sent: the batch has cost {} USD, and max_cost is {}",
+            dollars(job.setup.spent_nanos),
+            dollars(job.setup.max_cost_nanos.unwrap_or(0)),
+        );
+        self.stop(batch, reason, false);
     }
 
     /// Asks the gate with the key whose turn it is. Where limits count by key, another one may go
     /// that has room; else the wait that ends first is told.
-    fn check_keys(&mut self, now: Now, bucket: BucketId, need: Weights) -> (usize, Verdict) {
+    pub(super) fn check_keys(
+        &mut self,
+        now: Now,
+        bucket: BucketId,
+        (need, beside): (Weights, Weights),
+    ) -> (usize, Verdict) {
         let project = &self.projects[&self.lanes[&bucket].project];
         let turns = project.turns(now);
         let by_key = self.gate.counts_by_key(bucket);
         let mut soonest: Option<(usize, Verdict)> = None;
         for key in turns {
-            let verdict = self.gate.check(&ask(bucket, key, need), now);
+            let verdict = self.gate.check_beside(&ask(bucket, key, need), &beside, now);
             let sooner = match (&soonest, &verdict) {
                 (Some((_, Verdict::Wait(known))), Verdict::Wait(wait)) => wait.until < known.until,
                 _ => true,
@@ -137,7 +86,11 @@ impl Engine {
                 break;
             }
         }
-        soonest.expect("a project that is not hindered has a key that is not set aside")
+        let none = Wait {
+            until: open_end(now),
+            because: Because::Blocked { reason: "every key is set aside".to_owned() },
+        };
+        soonest.unwrap_or((0, Verdict::Wait(none)))
     }
 
     /// What a request would need of every limit and what is there: the numbers by which it would
@@ -150,48 +103,15 @@ impl Engine {
         let (key, _) = if self.projects[&project].turns(now).is_empty() {
             (0, Verdict::Fits)
         } else {
-            self.check_keys(now, question.bucket, question.need)
+            self.check_keys(now, question.bucket, (question.need, Weights::default()))
         };
         let explanation = self.gate.explain(&ask(question.bucket, key, question.need), now);
         let key = self.projects[&project].keys.get(key).map(|key| key.name.clone());
         Some(Explained { explanation, key, hindrance, now })
     }
 
-    /// The next item of a lane in order, without taking it.
-    fn next_item(&self, id: BucketId, now: Now) -> Next {
-        let mut later: Option<(BootMs, &'static str)> = None;
-        let mut note = |at: BootMs, reason| {
-            if later.is_none_or(|(known, _)| at < known) {
-                later = Some((at, reason));
-            }
-        };
-        for (_, batch) in &self.lanes[&id].order {
-            let job = &self.jobs[batch];
-            if let Some(at) = job.setup.not_before.filter(|at| *at > now.wall) {
-                note(now.boot_at(at), "the batch asks not to be sent before");
-                continue;
-            }
-            if let Some((&(at, _), item)) = job.retries.first_key_value() {
-                if at <= now.boot {
-                    return Next::Item(*batch, item.clone(), true);
-                }
-                note(at, "waits to be tried again");
-            }
-            if job.retries.len() >= caps::RETRY_WAITING_MAX {
-                continue;
-            }
-            if let Some(item) = job.ready.front() {
-                return Next::Item(*batch, item.clone(), false);
-            }
-            if !job.exhausted {
-                return Next::Load(*batch);
-            }
-        }
-        later.map_or(Next::Empty, |(at, reason)| Next::Later(at, reason))
-    }
-
     /// What keeps every lane from reading its queue and starting anything.
-    fn pause(&mut self, now: Now) -> Option<(BootMs, String)> {
+    pub(super) fn pause(&mut self, now: Now) -> Option<(BootMs, String)> {
         if self.draining {
             return Some((open_end(now), "the daemon is stopping".to_owned()));
         }
@@ -200,7 +120,7 @@ impl Engine {
     }
 
     /// What besides quota keeps a lane from starting anything.
-    fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
+    pub(super) fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
         if let Some(pause) = self.pause(now) {
             return Some(pause);
         }
@@ -208,6 +128,9 @@ impl Engine {
         let lane = &self.lanes[&id];
         if let Some(reason) = &lane.off {
             return Some((open_end, reason.clone()));
+        }
+        if let Some(paused) = self.held_by_hand(lane) {
+            return Some((open_end, paused));
         }
         if let Some(crowd) = &lane.crowd
             && lane.in_flight >= crowd.at_once
@@ -223,7 +146,26 @@ impl Engine {
         project.hindrance(now, open_end)
     }
 
-    fn start(
+    /// What a user holds, and how it is let go.
+    fn held_by_hand(&self, lane: &Lane) -> Option<String> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        let (project, group) = (&self.projects[&lane.project].name, &lane.model_group);
+        let held = |project: &str, group: &str| {
+            self.pauses.contains(&(project.to_owned(), group.to_owned()))
+        };
+        if held("*", "*") {
+            Some("everything is paused by hand: `tidegate resume` lets it go on".to_owned())
+        } else if held(project, "*") {
+            Some(format!("{project} is paused by hand: `tidegate resume {project}`"))
+        } else {
+            held(project, group)
+                .then(|| format!("{group} is paused by hand: `tidegate resume {project} {group}`"))
+        }
+    }
+
+    pub(super) fn start(
         &mut self,
         now: Now,
         bucket: BucketId,
@@ -231,6 +173,7 @@ impl Engine {
         item: QueuedItem,
         (key, est): (usize, Weights),
     ) -> NewAttempt {
+        let model = self.model_of(batch, bucket);
         let id = self.next_attempt;
         self.next_attempt = AttemptId(id.0 + 1);
         let day_lo = self.gate.reserve(id, &ask(bucket, key, est), now);
@@ -243,12 +186,18 @@ impl Engine {
         let day_lo = project.sealed_before.map_or(day_lo, |sealed| sealed.max(day_lo));
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
         job.open += 1;
+        job.open_nanos += est.spend_nanos;
+        job.started = Some(now.boot);
+        let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
+        if item.attempts > 0 || item.doubts > 0 {
+            lane.budget.spend();
+        }
         let attempt = NewAttempt {
             id,
             item_id: Some(item.id),
             project_id,
             bucket_id: bucket,
-            model: job.setup.model.clone(),
+            model: model.clone(),
             key_name: project.keys[key].name.clone(),
             tenant: job.setup.tenant.clone(),
             s_wall: now.wall,
@@ -258,16 +207,15 @@ impl Engine {
             text: item.text,
         };
         self.bytes_in_flight += item.bytes;
-        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
         job.counted.remove(&item.id);
         let renewed = job.stale.remove(&item.id);
         let project = project_id;
-        let flight = Flight { batch, bucket, project, key, item, est, day_lo, renewed };
+        let flight = Flight { batch, bucket, project, key, model, item, est, day_lo, renewed };
         self.flights.insert(id, flight);
         attempt
     }
 
-    fn refuse(&mut self, batch: BatchId, item: QueuedItem, reason: String) -> Effect {
+    pub(super) fn refuse(&mut self, batch: BatchId, item: QueuedItem, reason: String) -> Effect {
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
         job.open += 1;
         let settling = super::state::Settling {
@@ -280,27 +228,19 @@ impl Engine {
         Effect::Refuse { item, reason }
     }
 
-    /// Takes the item that [`Engine::next_item`] offered out of its queue.
-    fn take(&mut self, batch: BatchId, again: bool) {
-        let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
-        if again {
-            job.retries.pop_first();
-        } else {
-            job.ready.pop_front();
-        }
-    }
-
     /// Ends the batches that are over: sweeps the stopped, finishes the answered.
     fn plan_endings(&mut self, effects: &mut Vec<Effect>) {
         for (id, job) in &mut self.jobs {
             if job.closing || job.open > 0 || job.loading {
                 continue;
             }
-            if job.setup.remaining == 0 {
-                job.closing = true;
-                if let Some(lane) = self.lanes.get_mut(&job.setup.bucket) {
-                    lane.order.remove(&(job.setup.priority, *id));
+            if let Some((_, ordered)) = &mut job.requeue {
+                if !std::mem::replace(ordered, true) {
+                    effects.push(Effect::Requeue(*id));
                 }
+            } else if job.setup.remaining == 0 {
+                job.closing = true;
+                self.schedule.remove(LineId(id.0));
                 effects.push(Effect::Finish(*id));
             } else if let Some((reason, cancelled)) = job.setup.stopped.clone() {
                 job.closing = true;
@@ -399,11 +339,11 @@ impl Project {
 }
 
 /// The end of a wait that events end and not time.
-fn open_end(now: Now) -> BootMs {
+pub(super) fn open_end(now: Now) -> BootMs {
     now.boot.plus(caps::TICK_MAX_MS)
 }
 
-fn ask(bucket: BucketId, key: usize, need: Weights) -> Ask {
+pub(super) fn ask(bucket: BucketId, key: usize, need: Weights) -> Ask {
     let key = KeyId(u32::try_from(key).unwrap_or(u32::MAX));
     Ask { bucket, key, class: Class::Batch, need }
 }

@@ -144,6 +144,9 @@ impl Shell {
                 Effect::Sweep { batch, reason, cancelled } => {
                     shell.sweep(batch, reason, cancelled).await
                 }
+                Effect::Requeue(batch) => {
+                    Event::Requeued { batch, count: shell.requeue(batch).await }
+                }
                 Effect::Finish(batch) => shell.finish(batch).await,
                 Effect::Remember(memo) => {
                     persist("keeping what was learned", || shell.store.remember((*memo).clone()))
@@ -320,6 +323,10 @@ impl Shell {
         persist("stopping a batch", || self.store.stop_batch(batch, reason.clone())).await;
         persist("stopping a batch", || self.store.sweep_stopped(batch, cancelled)).await;
         Event::Swept(batch)
+    }
+
+    async fn requeue(&self, batch: BatchId) -> Result<u64, String> {
+        Err(format!("batch {} cannot be retried", batch.0))
     }
 
     async fn finish(&self, batch: BatchId) -> Event {

@@ -476,7 +476,7 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
         }),
         item: attempt.item_id.map(|id| ItemUpdate {
             id,
-            state: doubtful(policy),
+            state: doubtful(policy, attempt.item_doubts + 1),
             attempts: attempt.item_attempts,
             doubts: attempt.item_doubts + 1,
             not_before: UnixMs(0),

@@ -1,6 +1,6 @@
 //! What the engine knows, what it is told and what it orders.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
+use crate::schedule::Budget;
 use crate::store::{
     Batch, BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
 };
@@ -115,6 +116,38 @@ pub enum Event {
         /// Up to which day, not included; `None` when an open attempt stood in the way.
         before: Option<NaiveDate>,
     },
+    /// A user holds a batch, or lets it go on.
+    PauseBatch {
+        /// Which.
+        batch: BatchId,
+        /// Why it is held.
+        reason: Option<String>,
+    },
+    /// A batch has another place in the order.
+    Reprioritise {
+        /// Which.
+        batch: BatchId,
+        /// 0 high, 1 normal, 2 low.
+        priority: u8,
+        /// When it should be done.
+        deadline: Option<UnixMs>,
+    },
+    /// The failed items of an open batch are to be sent again.
+    RetryFailed {
+        /// Which.
+        batch: BatchId,
+        /// Told how many, once they are in the queue.
+        done: oneshot::Sender<Result<u64, String>>,
+    },
+    /// They are in the queue, or could not be put there.
+    Requeued {
+        /// Of which batch.
+        batch: BatchId,
+        /// How many.
+        count: Result<u64, String>,
+    },
+    /// What users hold by hand: project and quota group, `*` for all.
+    Pauses(BTreeSet<(String, String)>),
     /// A project's limits are others now.
     Limits(Box<NewLimits>),
     /// What was learned is kept, or will be with the next lesson.
@@ -197,6 +230,8 @@ pub enum Effect {
         /// Whether the user said so.
         cancelled: bool,
     },
+    /// Put a batch's failed items back into its queue; nothing of it is under way.
+    Requeue(BatchId),
     /// Write a batch's results.
     Finish(BatchId),
     /// Keep what a bucket has learned.
@@ -231,6 +266,19 @@ pub struct SendOrder {
     pub stale_at: Option<BootMs>,
 }
 
+/// Where items of a batch may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTo {
+    /// Whose quota.
+    pub project: i64,
+    /// Which of its quotas.
+    pub bucket: BucketId,
+    /// The model that the requests name.
+    pub model: String,
+    /// Taken only when all others are further away than the batch's patience.
+    pub fallback: bool,
+}
+
 /// A batch as the engine needs it.
 #[derive(Clone, Debug)]
 pub struct BatchSetup {
@@ -252,6 +300,22 @@ pub struct BatchSetup {
     pub in_doubt: InDoubt,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
+    /// When it should be done.
+    pub deadline: Option<UnixMs>,
+    /// Where its items may go, the first choice first: what `bucket` and `model` say.
+    pub routes: Vec<RouteTo>,
+    /// How far away the first choices may be before a fallback is taken, in milliseconds.
+    pub patience_ms: u64,
+    /// Whether it is spread over the time that it has.
+    pub spread: bool,
+    /// What it may cost and what it has cost, in billionths of a US dollar.
+    pub max_cost_nanos: Option<u64>,
+    /// See `max_cost_nanos`.
+    pub spent_nanos: u64,
+    /// Why its user holds it.
+    pub paused: Option<String>,
+    /// When it was accepted.
+    pub submitted_at: UnixMs,
     /// Items that have not come to their end.
     pub remaining: u64,
     /// Items that were answered.
@@ -280,6 +344,19 @@ impl BatchSetup {
             priority: batch.priority,
             in_doubt: batch.in_doubt.parse().map_err(|_| unknown("in_doubt", &batch.in_doubt))?,
             not_before: batch.not_before,
+            deadline: None,
+            routes: vec![RouteTo {
+                project: batch.project_id,
+                bucket: batch.bucket_id,
+                model: batch.model.clone(),
+                fallback: false,
+            }],
+            patience_ms: 15 * 60_000,
+            spread: false,
+            max_cost_nanos: None,
+            spent_nanos: 0,
+            paused: None,
+            submitted_at: batch.submitted_at,
             remaining: batch.items.saturating_sub(done),
             succeeded: batch.succeeded,
             stopped: batch.stopped.clone().map(|reason| {
@@ -342,8 +419,6 @@ pub(super) struct Link {
 pub(super) struct Lane {
     pub(super) project: i64,
     pub(super) model_group: String,
-    /// Batches by priority, then age.
-    pub(super) order: BTreeSet<(u8, BatchId)>,
     /// Whether nobody knows its limits.
     pub(super) learning: bool,
     /// How many requests at once, while that is being found out: of a model whose limits nobody
@@ -357,6 +432,11 @@ pub(super) struct Lane {
     /// Attempts before this one were under way at the last of them.
     pub(super) refused_before: AttemptId,
     pub(super) wait: Option<(BootMs, String)>,
+    /// Retries that it may still have.
+    pub(super) budget: Budget,
+    /// Server errors one after another, and how often it was shut for them since the last answer.
+    pub(super) server_errors: u32,
+    pub(super) outages: u32,
 }
 
 impl Lane {
@@ -364,7 +444,9 @@ impl Lane {
         Self {
             project,
             model_group: group,
-            order: BTreeSet::new(),
+            budget: Budget::default(),
+            server_errors: 0,
+            outages: 0,
             learning,
             crowd: learning.then_some(Crowd { at_once: 1, good: 0 }),
             off: None,
@@ -436,54 +518,6 @@ pub(super) struct Crowd {
     pub(super) good: u32,
 }
 
-/// A batch in work.
-#[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) setup: BatchSetup,
-    pub(super) cursor: i64,
-    pub(super) loading: bool,
-    pub(super) exhausted: bool,
-    pub(super) ready: VecDeque<QueuedItem>,
-    /// By when they are due. Waits are intervals: a wall clock that is set back does not make them
-    /// longer.
-    pub(super) retries: BTreeMap<(BootMs, i64), QueuedItem>,
-    /// Items whose tokens the provider counts, or counted.
-    pub(super) counted: BTreeMap<i64, Counted>,
-    /// Items whose permit was too old once.
-    pub(super) stale: BTreeSet<i64>,
-    /// Attempts that are not settled durably, and refusals under way.
-    pub(super) open: u32,
-    pub(super) hopeless: u32,
-    pub(super) closing: bool,
-}
-
-impl Job {
-    /// Lets an item wait until it is due, but no longer than `at_most_ms`: what the database says
-    /// is by a wall clock that may have been set back since.
-    pub(super) fn retry(&mut self, now: Now, item: QueuedItem, at_most_ms: u64) {
-        let latest = now.boot.plus(at_most_ms);
-        let due = now.boot_at(item.not_before).min(latest);
-        self.retries.insert((due, item.id), item);
-    }
-
-    /// Puts an item back at its place in the order of the file: it lost nothing but time.
-    pub(super) fn put_back(&mut self, item: QueuedItem) {
-        let place = self.ready.partition_point(|other| other.id < item.id);
-        self.ready.insert(place, item);
-    }
-}
-
-/// The count of an item's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Counted {
-    /// Not there yet.
-    Asked,
-    /// There.
-    Exactly(u64),
-    /// The provider would not: the estimate has to do.
-    Unknown,
-}
-
 /// An attempt between its reservation and its settlement.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
@@ -491,6 +525,7 @@ pub(super) struct Flight {
     pub(super) bucket: BucketId,
     pub(super) project: i64,
     pub(super) key: usize,
+    pub(super) model: String,
     pub(super) item: QueuedItem,
     pub(super) est: Weights,
     /// The first quota day that it may count on.

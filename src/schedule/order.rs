@@ -105,8 +105,8 @@ impl Schedule {
         }
     }
 
-    /// Lets time pass: lines age and wake. Returns when that happens next.
-    pub fn pass_time(&mut self, now: BootMs) -> Option<BootMs> {
+    /// Lets time pass: lines age and wake.
+    pub fn pass_time(&mut self, now: BootMs) {
         while let Some(&(at, id)) = self.sleeping.first()
             && at <= now
         {
@@ -118,8 +118,12 @@ impl Schedule {
         {
             self.change(id, |standing| standing.level -= 1);
         }
-        let next = [self.sleeping.first(), self.ages.first()];
-        next.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
+    /// When a line wakes next.
+    #[must_use]
+    pub fn next_change(&self) -> Option<BootMs> {
+        self.sleeping.first().map(|(at, _)| *at)
     }
 
     /// Notes that something of a line goes: it is being served.

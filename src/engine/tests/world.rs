@@ -9,7 +9,9 @@ use super::answers::{self, Answer};
 use crate::caps;
 use crate::engine::core::Engine;
 use crate::engine::start::Pace;
-use crate::engine::state::{BatchSetup, Effect, Event, Key, Lane, Link, Project, SendOrder};
+use crate::engine::state::{
+    BatchSetup, Effect, Event, Key, Lane, Link, Project, RouteTo, SendOrder,
+};
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
@@ -132,6 +134,12 @@ fn limit(metric: Metric, window: Window, value: u64) -> Limit {
     Limit { metric, window, scope: Scope::Project, value, source: Source::Config }
 }
 
+/// A route to a bucket and its model.
+pub(super) fn to(project: i64, bucket: i64) -> RouteTo {
+    let model = format!("model-{bucket}");
+    RouteTo { project, bucket: BucketId(bucket), model, fallback: false }
+}
+
 /// A batch of normal priority in a bucket.
 pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
     BatchSetup {
@@ -144,6 +152,14 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
         priority: 1,
         in_doubt: InDoubt::Retry,
         not_before: None,
+        deadline: None,
+        routes: vec![to(1, bucket)],
+        patience_ms: 15 * 60_000,
+        spread: false,
+        max_cost_nanos: None,
+        spent_nanos: 0,
+        paused: None,
+        submitted_at: UnixMs(0),
         remaining: 0,
         succeeded: 0,
         stopped: None,
@@ -254,6 +270,10 @@ impl World {
             let item = Item { queued, state: ItemState::Queued, line: None, ends: 0 };
             self.items.insert(id, item);
         }
+        for route in &mut setup.routes {
+            let lane = self.engine.lanes.get(&route.bucket);
+            route.project = lane.map_or(route.project, |lane| lane.project);
+        }
         setup.remaining = u64::try_from(tokens.len()).expect("small");
         self.setups.insert(setup.id, setup.clone());
         self.tell(Event::BatchOpened(Box::new(setup)));
@@ -361,6 +381,20 @@ impl World {
             Effect::Remember(memo) => {
                 self.memos.push(*memo);
                 self.commit(Coming::Event(Event::Kept));
+            }
+            Effect::Requeue(batch) => {
+                let (first, end) = (batch.item(0), BatchId(batch.0 + 1).item(0));
+                let mut count = 0;
+                for (_, item) in self.items.range_mut(first..end) {
+                    if item.state == ItemState::Failed {
+                        item.state = ItemState::Queued;
+                        (item.queued.attempts, item.queued.doubts) = (0, 0);
+                        item.queued.not_before = UnixMs(0);
+                        item.ends -= 1;
+                        count += 1;
+                    }
+                }
+                self.commit(Coming::Event(Event::Requeued { batch, count: Ok(count) }));
             }
             Effect::Finish(batch) => self.commit(Coming::Finished(batch)),
             Effect::Seal { project, today } => {
@@ -571,6 +605,7 @@ impl World {
         assert_eq!(twice, None, "an item is in two places");
         for id in places {
             let job = engine.jobs.get(&BatchId::of_item(id)).expect("a batch of an item at work");
+            assert!(!job.suspects.contains_key(&id), "item {id} is in two places");
             let ready = job.ready.binary_search_by_key(&id, |item| item.id);
             assert!(ready.is_err(), "item {id} is in two places");
         }

@@ -1,0 +1,166 @@
+//! What the schedule asks of the engine while it starts what may go.
+
+use super::core::Engine;
+use super::estimate::is_of_project;
+use super::job::Offer;
+use super::plan::{ask, open_end};
+use super::state::Effect;
+use crate::caps;
+use crate::gate::admit::BucketId;
+use crate::gate::limits::Window;
+use crate::gate::units::{BootMs, Metric, Now, Weights};
+use crate::gate::verdict::Verdict;
+use crate::schedule::{Item, LineId, Peek, Readiness, Route, Supply, Waiting, spread_gap_ms};
+use crate::store::{BatchId, NewAttempt, QueuedItem};
+
+/// The engine, and what a round of starts comes to.
+pub(super) struct Round<'a> {
+    pub(super) engine: &'a mut Engine,
+    pub(super) reservations: Vec<NewAttempt>,
+    pub(super) effects: &'a mut Vec<Effect>,
+    /// Batches that may not cost more.
+    pub(super) spent: Vec<BatchId>,
+}
+
+impl Round<'_> {
+    fn queued(&self, line: LineId, item: Item, now: Now) -> Option<QueuedItem> {
+        self.engine.jobs.get(&BatchId(line.0))?.find(item.id, now).cloned()
+    }
+
+    /// Orders the next page of a batch's queue, unless it is being read.
+    fn load(&mut self, batch: BatchId) {
+        let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
+        if !std::mem::replace(&mut job.loading, true) {
+            self.effects.push(Effect::Load { batch, after: job.cursor });
+        }
+    }
+
+    fn offered(&self, batch: BatchId, item: &QueuedItem) -> Peek {
+        let job = &self.engine.jobs[&batch];
+        let several = job.setup.routes.len() > 1;
+        let owner = job.setup.routes.first().map(|route| route.project);
+        let pinned = owner.filter(|_| several && is_of_project(item));
+        Peek::Item(Item { id: item.id, pinned })
+    }
+}
+
+impl Supply for Round<'_> {
+    fn peek(&mut self, line: LineId, nth: usize, now: Now) -> Peek {
+        let batch = BatchId(line.0);
+        let paused = self.engine.pause(now).is_some();
+        let Some(job) = self.engine.jobs.get(&batch) else { return Peek::Nothing };
+        if job.is_shut() {
+            return Peek::Nothing;
+        }
+        if let Some(until) = job.rests_until(now).or_else(|| self.engine.spread(batch, now)) {
+            return Peek::Later(until);
+        }
+        let job = &self.engine.jobs[&batch];
+        let wanted = job.wants_page();
+        let peek = match job.offer(nth, now) {
+            Offer::Item(item) => self.offered(batch, item),
+            Offer::Page => Peek::Loading,
+            Offer::Later(at) => Peek::Later(at),
+            Offer::Nothing => Peek::Nothing,
+        };
+        if wanted && !paused {
+            self.load(batch);
+        }
+        peek
+    }
+
+    fn find(&mut self, line: LineId, item: i64, now: Now) -> Option<Item> {
+        let batch = BatchId(line.0);
+        let job = self.engine.jobs.get(&batch)?;
+        if job.is_shut() || job.rests_until(now).is_some() {
+            return None;
+        }
+        match self.offered(batch, job.find(item, now)?) {
+            Peek::Item(item) => Some(item),
+            Peek::Loading | Peek::Later(_) | Peek::Nothing => None,
+        }
+    }
+
+    fn ready(&mut self, line: LineId, item: Item, route: &Route, now: Now) -> Readiness {
+        let batch = BatchId(line.0);
+        let Some(item) = self.queued(line, item, now) else { return Readiness::Unknown };
+        let in_flight = self.engine.bytes_in_flight;
+        if in_flight > 0 && in_flight.saturating_add(item.bytes) > caps::BYTES_IN_FLIGHT_MAX {
+            let reason = format!("{in_flight} bytes of prompts are in flight");
+            return Readiness::Waits(open_end(now), reason);
+        }
+        let lane = &self.engine.lanes[&route.bucket];
+        let again = item.attempts > 0 || item.doubts > 0;
+        if again && lane.in_flight > 0 && !lane.budget.allows() {
+            return Readiness::Unknown;
+        }
+        if self.engine.count_ahead(route.bucket, batch, &item, now, self.effects) {
+            return Readiness::Unknown;
+        }
+        let model = self.engine.model_of(batch, route.bucket);
+        let need = self.engine.weights(route.bucket, &model, &item, now);
+        if self.engine.jobs[&batch].would_cost_too_much(need.spend_nanos) {
+            self.spent.push(batch);
+            return Readiness::Unknown;
+        }
+        Readiness::Needs(need)
+    }
+
+    fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting> {
+        let (until, reason) = self.engine.hindrance(bucket, now)?;
+        Some(Waiting { until, reason })
+    }
+
+    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Weights, now: Now) -> Verdict {
+        self.engine.check_keys(now, bucket, (*need, *beside)).1
+    }
+
+    fn share(&self, bucket: BucketId, need: &Weights) -> u128 {
+        self.engine.gate.dominant_share(bucket, need)
+    }
+
+    fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64 {
+        self.engine.gate.headroom(&ask(bucket, 0, *need), now)
+    }
+
+    fn set_firm(&mut self, _bucket: BucketId, _firm: Option<(Weights, bool)>) {}
+
+    fn start(&mut self, line: LineId, item: Item, route: &Route, need: &Weights, now: Now) {
+        let batch = BatchId(line.0);
+        let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
+        let item = job.take(item.id).expect("an item that was found is in its queue");
+        let (key, _) = self.engine.check_keys(now, route.bucket, (*need, Weights::default()));
+        let attempt = self.engine.start(now, route.bucket, batch, item, (key, *need));
+        self.reservations.push(attempt);
+    }
+
+    fn refuse(&mut self, line: LineId, item: Item, reason: String, _now: Now) {
+        let batch = BatchId(line.0);
+        let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
+        let item = job.take(item.id).expect("an item that was found is in its queue");
+        self.effects.push(self.engine.refuse(batch, item, reason));
+    }
+}
+
+impl Engine {
+    /// Until when a batch that is spread over its time waits with its next item.
+    fn spread(&mut self, batch: BatchId, now: Now) -> Option<BootMs> {
+        let job = &self.jobs[&batch];
+        let started = job.started.filter(|_| job.setup.spread)?;
+        let bucket = job.setup.routes.first().map(|route| route.bucket)?;
+        self.lanes.get(&bucket)?;
+        let (day_end, _) = self.gate.day_end(bucket, now);
+        let left_today = self.gate.state(bucket, now);
+        let left_today = left_today
+            .iter()
+            .filter(|state| state.limit.metric == Metric::Requests)
+            .filter(|state| state.limit.window == Window::Day)
+            .map(|state| state.free)
+            .min();
+        let job = &self.jobs[&batch];
+        let until = job.setup.deadline.map_or(day_end, |deadline| deadline.min(day_end));
+        let time_ms = u64::try_from(until.0.saturating_sub(now.wall.0)).unwrap_or(0);
+        let next = started.plus(spread_gap_ms(time_ms, job.setup.remaining, left_today));
+        (next > now.boot).then_some(next)
+    }
+}

@@ -305,7 +305,7 @@ impl RawBatch {
             })?,
             None => Vec::new(),
         };
-        Ok(Batch { state, fallback, ..self.batch })
+        Ok(Batch { fallback, state, ..self.batch })
     }
 }
 

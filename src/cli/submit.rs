@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print};
 use crate::config::{Config, Env, ModelRule};
-use crate::formats::{self, BatchOptions, InDoubt, OnBadLine, Priority};
+use crate::formats::{self, BatchOptions, BatchPace, InDoubt, OnBadLine, Priority};
 use crate::gate::limits::Allowance;
 use crate::spool;
 
@@ -23,12 +23,30 @@ pub(super) struct Args {
     /// The model
     #[arg(long)]
     model: Option<String>,
+    /// The configuration's pool of routes to take, instead of a model
+    #[arg(long)]
+    pool: Option<String>,
+    /// A model to try when the first choice is far off; may be given several times
+    #[arg(long, value_name = "MODEL")]
+    fallback: Vec<String>,
+    /// How far off that is, such as 30m
+    #[arg(long, value_name = "LENGTH")]
+    patience: Option<humantime::Duration>,
+    /// asap, or spread over the time until the deadline
+    #[arg(long)]
+    pace: Option<BatchPace>,
     /// high, normal or low
     #[arg(long)]
     priority: Option<Priority>,
     /// Who fairness is between
     #[arg(long)]
     tenant: Option<String>,
+    /// When it should be done (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<DateTime<Utc>>,
+    /// What it may cost at most, in US dollars with at most six decimals
+    #[arg(long, value_name = "DOLLARS")]
+    max_cost: Option<String>,
     /// Send nothing before this time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     not_before: Option<DateTime<Utc>>,
@@ -61,19 +79,7 @@ pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure
         formats::recognise(name).map_err(|error| failed(error.to_string()))?;
         let mut file = File::open(path).map_err(|error| failed(error.to_string()))?;
         let id = uuid::Uuid::now_v7();
-        let options = BatchOptions {
-            project: args.project.clone(),
-            model: args.model.clone(),
-            priority: args.priority,
-            tenant: args.tenant.clone(),
-            not_before: args.not_before,
-            name: args.name.clone(),
-            in_doubt: args.in_doubt,
-            on_bad_line: args.on_bad_line,
-            id: Some(id),
-            ..BatchOptions::default()
-        };
-        let options = formats::sidecar_text(&options);
+        let options = formats::sidecar_text(&options(args, id)?);
         // What the daemon would refuse is told here, not in a file that nobody looks at.
         formats::sidecar(&options).map_err(|error| Failure::of(EX_FAILURE)(&error))?;
         spool::drop_in(spool_dir, name, &mut file, Some(&options))
@@ -83,9 +89,41 @@ pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure
     Ok(0)
 }
 
+fn options(args: &Args, id: uuid::Uuid) -> Result<BatchOptions, Failure> {
+    let usage = |why: String| Failure::new(EX_USAGE, why);
+    let max_cost = args.max_cost.as_deref().map(|text| {
+        let why = || format!("--max-cost {text}: not US dollars with at most six decimals");
+        formats::micro_dollars(text).ok_or_else(|| usage(why()))
+    });
+    let patience = args.patience.map(|length| {
+        let ms = u64::try_from(length.as_millis()).ok();
+        ms.ok_or_else(|| usage("--patience is too long".to_owned()))
+    });
+    Ok(BatchOptions {
+        project: args.project.clone(),
+        model: args.model.clone(),
+        pool: args.pool.clone(),
+        fallback: (!args.fallback.is_empty()).then(|| args.fallback.clone()),
+        patience_ms: patience.transpose()?,
+        pace: args.pace,
+        priority: args.priority,
+        tenant: args.tenant.clone(),
+        deadline: args.deadline,
+        not_before: args.not_before,
+        name: args.name.clone(),
+        max_cost_micro_usd: max_cost.transpose()?,
+        in_doubt: args.in_doubt,
+        on_bad_line: args.on_bad_line,
+        id: Some(id),
+    })
+}
+
 /// What the daemon would refuse for its project or model is told at once.
 fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
+    if let Some(pool) = &args.pool {
+        return check_pool(config, args, pool);
+    }
     let name = args.project.as_ref().unwrap_or(&config.defaults.project);
     let Some(project) = config.project(name) else {
         let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
@@ -100,5 +138,28 @@ fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
             refuse(format!("{model} is not offered to project {name} ({source})"))
         }
         ModelRule::Known { .. } | ModelRule::Unknown => Ok(()),
+    }
+}
+
+fn check_pool(config: &Config, args: &Args, pool: &str) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
+    let named = BatchOptions {
+        pool: Some(pool.to_owned()),
+        model: args.model.clone(),
+        ..BatchOptions::default()
+    };
+    if let Err(why) = named.agree() {
+        return refuse(why);
+    }
+    let Some(routes) = config.pools.get(pool) else {
+        let known: Vec<_> = config.pools.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return refuse(format!("no pool {pool}: the configuration has {known}"));
+    };
+    match &args.project {
+        Some(project) if !routes.iter().any(|route| route.project == *project) => {
+            refuse(format!("pool {pool} has no route of project {project}"))
+        }
+        Some(_) | None => Ok(()),
     }
 }

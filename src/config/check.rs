@@ -1,5 +1,6 @@
 //! From the raw structure to checked values: every rule of the file that its shape cannot say.
 
+mod pools;
 mod project;
 
 use std::path::PathBuf;
@@ -8,12 +9,12 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::env::Env;
-use super::error::{ConfigError, Document, suggest};
+use super::error::{ConfigError, Document};
 use super::keys::{looks_like_secret, read_secret_file};
 use super::limits::{Dimension, Setting};
-use super::raw::{RawConfig, RawDefaults, RawRetention, RawServer, RawSetting, Text};
+use super::raw::{RawConfig, RawRetention, RawServer, RawSetting, Text};
 use super::server::{Auth, Listen, Server, spool_in};
-use super::{BodyRetention, Config, Defaults, Origin, Project, Retention};
+use super::{BodyRetention, Config, Origin, Project, Retention};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -24,13 +25,6 @@ pub(super) fn read(
     origin: Origin,
 ) -> Result<Config, ConfigError> {
     let raw: RawConfig = document.parse()?;
-    if let Some(name) = raw.pool.keys().next() {
-        return Err(document.refuse(
-            name.span(),
-            format!("[pool.{}]: pools are not supported yet", name.get_ref()),
-            "remove the table",
-        ));
-    }
     let mut projects: Vec<Project> = Vec::new();
     for entry in &raw.project {
         let project = project::read(document, env, entry)?;
@@ -43,10 +37,13 @@ pub(super) fn read(
         }
         projects.push(project);
     }
+    let pools = pools::pools(document, &projects, &raw.pool)?;
     Ok(Config {
         server: server(document, env, raw.server)?,
-        defaults: defaults(document, &projects, raw.defaults)?,
+        defaults: pools::defaults(document, &projects, &pools, raw.defaults)?,
         projects,
+        pools,
+        tenants: pools::tenants(document, &raw.tenants)?,
         retention: retention(document, raw.retention)?,
         origin,
     })
@@ -146,34 +143,6 @@ fn absolute_path(document: Document<'_>, field: &str, path: &Text) -> Result<Pat
         format!("{field} is not an absolute path"),
         "start it with `/` (`~` and variables are not expanded)",
     ))
-}
-
-fn defaults(
-    document: Document<'_>,
-    projects: &[Project],
-    raw: RawDefaults,
-) -> Result<Defaults, ConfigError> {
-    let names: Vec<&str> = projects.iter().map(|project| project.name.as_str()).collect();
-    let start = 0..0;
-    let project = match (raw.project, names.as_slice()) {
-        (_, []) => {
-            let fix = "add a [[project]] table with `name` and `keys`";
-            return Err(document.refuse(start, "no project is configured", fix));
-        }
-        (Some(name), names) if !names.contains(&name.get_ref().as_str()) => {
-            let what = format!("defaults.project: no project is called `{}`", name.get_ref());
-            return Err(document.refuse(name.span(), what, suggest(name.get_ref(), names)));
-        }
-        (Some(name), _) => name.into_inner(),
-        (None, [only]) => (*only).to_owned(),
-        (None, names) => {
-            let what = "several projects and no default among them";
-            let fix = format!("set defaults.project to one of: {}", names.join(", "));
-            return Err(document.refuse(start, what, fix));
-        }
-    };
-    let model = raw.model.map(|model| model_id(document, "defaults.model", &model)).transpose()?;
-    Ok(Defaults { project, model })
 }
 
 fn model_id(document: Document<'_>, field: &str, model: &Text) -> Result<String, ConfigError> {

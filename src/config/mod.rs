@@ -52,6 +52,10 @@ pub struct Config {
     pub defaults: Defaults,
     /// The projects in the order of the file; at least one, with distinct names.
     pub projects: Vec<Project>,
+    /// The routes of each pool in the order of the file; at least one each, and no two the same.
+    pub pools: BTreeMap<String, Vec<PoolRoute>>,
+    /// The weights of tenants, 1 to [`TENANT_WEIGHT_MAX`]; of others it is 1.
+    pub tenants: BTreeMap<String, u32>,
     /// How long what is kept.
     pub retention: Retention,
     /// Where all this was read.
@@ -70,11 +74,25 @@ pub enum Origin {
 /// What holds for a batch that does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
+    /// Name of one of the projects; with a pool, that of its first route.
+    pub project: String,
+    /// A model id; none with a pool.
+    pub model: Option<String>,
+    /// Name of one of the pools.
+    pub pool: Option<String>,
+}
+
+/// Where the items of a batch may go that names a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRoute {
     /// Name of one of the projects.
     pub project: String,
-    /// A model id.
-    pub model: Option<String>,
+    /// The model's id.
+    pub model: String,
 }
+
+/// The largest weight of a tenant.
+pub const TENANT_WEIGHT_MAX: u32 = 1_000;
 
 /// How long what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +193,11 @@ pub fn model_id(text: &str) -> Option<&str> {
     let id = text.strip_prefix("models/").unwrap_or(text);
     let shaped = !id.is_empty() && id.len() <= 128;
     (shaped && id.bytes().all(|byte| byte.is_ascii_graphic())).then_some(id)
+}
+
+/// Whether a text can be a tenant's name: 1 to 256 bytes without control characters.
+fn tenant_name(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// What the configuration knows about one model.

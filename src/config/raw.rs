@@ -20,7 +20,9 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) project: Vec<Spanned<RawProject>>,
     #[serde(default)]
-    pub(super) pool: BTreeMap<Text, toml::Value>,
+    pub(super) pool: BTreeMap<Text, RawPool>,
+    #[serde(default)]
+    pub(super) tenants: BTreeMap<Text, Spanned<i64>>,
     #[serde(default)]
     pub(super) retention: RawRetention,
 }
@@ -46,6 +48,20 @@ pub(super) struct RawAuth {
 pub(super) struct RawDefaults {
     pub(super) project: Option<Text>,
     pub(super) model: Option<Text>,
+    pub(super) pool: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table `{ routes = [{ … }] }`")]
+pub(super) struct RawPool {
+    pub(super) routes: Spanned<Vec<Spanned<RawRoute>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table `{ project = \"…\", model = \"…\" }`")]
+pub(super) struct RawRoute {
+    pub(super) project: Text,
+    pub(super) model: Text,
 }
 
 #[derive(Deserialize)]

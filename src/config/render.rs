@@ -42,13 +42,17 @@ fn render(out: &mut String, config: &Config) -> fmt::Result {
         writeln!(out, "auth = {{ token_file = {file} }} # token: {MASK}")?;
     }
     writeln!(out, "\n[defaults]")?;
-    writeln!(out, "project = {}", quote(&config.defaults.project))?;
+    match &config.defaults.pool {
+        Some(pool) => writeln!(out, "pool = {}", quote(pool))?,
+        None => writeln!(out, "project = {}", quote(&config.defaults.project))?,
+    }
     if let Some(model) = &config.defaults.model {
         writeln!(out, "model = {}", quote(model))?;
     }
     for project in &config.projects {
         render_project(out, project)?;
     }
+    render_pools(out, config)?;
     writeln!(out, "\n[retention]")?;
     writeln!(out, "attempts = {}", quote(&span(config.retention.attempts)))?;
     let bodies = match config.retention.bodies {
@@ -57,6 +61,24 @@ fn render(out: &mut String, config: &Config) -> fmt::Result {
         BodyRetention::InFlight => "0".to_owned(),
     };
     writeln!(out, "bodies = {}", quote(&bodies))
+}
+
+fn render_pools(out: &mut String, config: &Config) -> fmt::Result {
+    for (name, routes) in &config.pools {
+        writeln!(out, "\n[pool.{}]\nroutes = [", quote(name))?;
+        for route in routes {
+            let (project, model) = (quote(&route.project), quote(&route.model));
+            writeln!(out, "  {{ project = {project}, model = {model} }},")?;
+        }
+        writeln!(out, "]")?;
+    }
+    if !config.tenants.is_empty() {
+        writeln!(out, "\n[tenants]")?;
+    }
+    config
+        .tenants
+        .iter()
+        .try_for_each(|(tenant, weight)| writeln!(out, "{} = {weight}", basic(tenant)))
 }
 
 fn render_project(out: &mut String, project: &Project) -> fmt::Result {
@@ -169,6 +191,11 @@ fn span(length: Duration) -> String {
         Some((unit, word)) => format!("{}{word}", ms / unit),
         None => format!("{ms}ms"),
     }
+}
+
+/// A text as a key of a table: `toml` may write a value in a form that keys do not have.
+fn basic(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn quote(text: &str) -> String {

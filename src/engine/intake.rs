@@ -318,6 +318,12 @@ impl Intake {
             in_doubt: options.in_doubt.unwrap_or(InDoubt::Retry).as_str().to_owned(),
             on_bad_line: options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str().to_owned(),
             not_before: options.not_before.map(UnixMs::from),
+            deadline: None,
+            max_cost_nanos: None,
+            pool: None,
+            fallback: Vec::new(),
+            patience_ms: None,
+            pace: "asap".to_owned(),
             source,
             submitted_at: clock::now().wall,
         };

@@ -25,7 +25,8 @@ pub use error::{FormatError, LineError, OptionError};
 pub use footprint::{Estimate, Footprint};
 pub use kind::{Kind, Script};
 pub use options::{
-    BatchOptions, InDoubt, OnBadLine, Priority, SIDECAR_SUFFIX, options_line, sidecar, sidecar_text,
+    BatchOptions, BatchPace, InDoubt, OnBadLine, Priority, SIDECAR_SUFFIX, micro_dollars,
+    options_line, sidecar, sidecar_text,
 };
 pub use results::{error_line, response_line};
 pub use words::UnknownWord;

@@ -1,6 +1,7 @@
 //! A batch's options: from the first line of its file, from a sidecar, or from an API call.
 
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Utc};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -26,6 +27,15 @@ const NAME: &str = "a file name of 1 to 200 bytes without a leading dot, slashes
 const INSTANT: &str = "an instant such as \"2026-11-23T08:00:00Z\" (RFC 3339, with its offset)";
 const DOLLARS: &str = "US dollars with at most six decimals, such as 1.50";
 const ID: &str = "a UUID";
+const POOL: &str = "the name of a pool: a text of 1 to 64 bytes without control characters";
+const MODELS: &str = "a list of 1 to 8 different model ids, such as [\"gemini-2.0-flash\"]";
+const SPAN: &str = "a length of time of at most 365 days, such as \"30m\"";
+
+/// Models in a list.
+const MODELS_MAX: usize = 8;
+
+/// The longest patience: a year.
+const SPAN_MS_MAX: u128 = 365 * 86_400_000;
 
 words! {
     /// Which batches go first.
@@ -61,6 +71,16 @@ words! {
     }
 }
 
+words! {
+    /// How fast a batch is sent.
+    pub enum BatchPace {
+        /// As soon as it may be.
+        Asap = "asap",
+        /// Spread over the time until its deadline.
+        Spread = "spread",
+    }
+}
+
 /// The options of a batch; what is `None` is left to the defaults. Every one is checked: texts are
 /// bounded and without control characters, so they may be shown and logged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -72,6 +92,19 @@ pub struct BatchOptions {
     /// The model's id, without `models/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// The configuration's pool of routes that its items may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Models that are tried when the first choice is far off, without `models/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Vec<String>>,
+    /// How far off that is, in milliseconds. Files say `patience`, as a length of time.
+    #[serde(rename = "patience", serialize_with = "span")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<u64>,
+    /// How fast it is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<BatchPace>,
     /// Which batches go first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
@@ -104,9 +137,13 @@ pub struct BatchOptions {
 
 impl BatchOptions {
     /// The names of all options.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 15] = [
         "project",
         "model",
+        "pool",
+        "fallback",
+        "patience",
+        "pace",
         "priority",
         "tenant",
         "deadline",
@@ -124,6 +161,10 @@ impl BatchOptions {
         Self {
             project: self.project.or(base.project),
             model: self.model.or(base.model),
+            pool: self.pool.or(base.pool),
+            fallback: self.fallback.or(base.fallback),
+            patience_ms: self.patience_ms.or(base.patience_ms),
+            pace: self.pace.or(base.pace),
             priority: self.priority.or(base.priority),
             tenant: self.tenant.or(base.tenant),
             deadline: self.deadline.or(base.deadline),
@@ -136,11 +177,29 @@ impl BatchOptions {
         }
     }
 
+    /// What of these options contradicts itself, in words.
+    ///
+    /// # Errors
+    /// The contradiction, and what to do.
+    pub fn agree(&self) -> Result<(), String> {
+        match (&self.pool, &self.model) {
+            (Some(pool), Some(model)) => Err(format!(
+                "both a pool ({pool}) and a model ({model}) are named: leave the model out, the \
+                 routes of the pool say which"
+            )),
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
+    }
+
     /// Sets one option from what a file says.
     fn set(&mut self, name: &str, value: &Value) -> Result<(), OptionError> {
         match name {
             "project" => put(&mut self.project, "project", TEXT, text(value)),
             "model" => put(&mut self.model, "model", MODEL, model(value)),
+            "pool" => put(&mut self.pool, "pool", POOL, pool(value)),
+            "fallback" => put(&mut self.fallback, "fallback", MODELS, models(value)),
+            "patience" => put(&mut self.patience_ms, "patience", SPAN, millis(value)),
+            "pace" => put(&mut self.pace, "pace", BatchPace::ACCEPTED, word(value)),
             "priority" => put(&mut self.priority, "priority", Priority::ACCEPTED, word(value)),
             "tenant" => put(&mut self.tenant, "tenant", TEXT, text(value)),
             "deadline" => put(&mut self.deadline, "deadline", INSTANT, instant(value)),
@@ -247,8 +306,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// A TOML value as the JSON that would say the same. Lists and tables become an empty list, which
-/// no option takes.
+/// A TOML value as the JSON that would say the same. A table becomes an empty list, which no option
+/// takes.
 fn from_toml(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => Value::String(text),
@@ -256,7 +315,8 @@ fn from_toml(value: toml::Value) -> Value {
         toml::Value::Float(number) => Value::from(number),
         toml::Value::Boolean(truth) => Value::Bool(truth),
         toml::Value::Datetime(instant) => Value::String(instant.to_string()),
-        toml::Value::Array(_) | toml::Value::Table(_) => Value::Array(Vec::new()),
+        toml::Value::Array(list) => Value::Array(list.into_iter().map(from_toml).collect()),
+        toml::Value::Table(_) => Value::Array(Vec::new()),
     }
 }
 
@@ -291,6 +351,26 @@ fn model(value: &Value) -> Option<String> {
     fits.then(|| id.to_owned())
 }
 
+fn pool(value: &Value) -> Option<String> {
+    text(value).filter(|name| name.len() <= 64)
+}
+
+fn models(value: &Value) -> Option<Vec<String>> {
+    let list = value.as_array()?;
+    let models: Vec<String> = list.iter().map(model).collect::<Option<_>>()?;
+    let fits = (1..=MODELS_MAX).contains(&models.len());
+    let mut seen = std::collections::BTreeSet::new();
+    (fits && models.iter().all(|model| seen.insert(model))).then_some(models)
+}
+
+/// A length of time in whole milliseconds.
+fn millis(value: &Value) -> Option<u64> {
+    let length = humantime::parse_duration(value.as_str()?).ok()?;
+    let whole = length.subsec_nanos().is_multiple_of(1_000_000);
+    let ms = length.as_millis();
+    u64::try_from(ms).ok().filter(|_| whole && ms <= SPAN_MS_MAX)
+}
+
 fn file_name(value: &Value) -> Option<String> {
     let name = value.as_str()?;
     name_trouble(name).is_none().then(|| name.to_owned())
@@ -322,7 +402,13 @@ fn micros(value: &Value) -> Option<u64> {
         Value::String(text) => text.clone(),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    let (whole, decimals) = written.split_once('.').unwrap_or((&written, "0"));
+    micro_dollars(&written)
+}
+
+/// US dollars in decimal, in millionths; none for anything else.
+#[must_use]
+pub fn micro_dollars(written: &str) -> Option<u64> {
+    let (whole, decimals) = written.split_once('.').unwrap_or((written, "0"));
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !plain(whole) || !plain(decimals) || decimals.len() > 6 {
         return None;
@@ -330,6 +416,12 @@ fn micros(value: &Value) -> Option<u64> {
     let whole: u64 = whole.parse().ok()?;
     let millionths: u64 = format!("{decimals:0<6}").parse().ok()?;
     whole.checked_mul(1_000_000)?.checked_add(millionths)
+}
+
+#[expect(clippy::ref_option, reason = "the signature that serde calls")]
+fn span<S: Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let length = Duration::from_millis(ms.unwrap_or_default());
+    serializer.collect_str(&humantime::format_duration(length))
 }
 
 #[expect(clippy::ref_option, reason = "the signature that serde calls")]

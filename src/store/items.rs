@@ -66,11 +66,11 @@ pub(super) async fn insert_items(
     let json = to_json(rows)?;
     sqlx::query!(
         "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state,
-            text_bytes, media_tokens, kind, output_tokens_max)
+            text_bytes, media_tokens, kind, output_tokens_max, bad)
         SELECT value ->> 'id', value ->> 'offset', value ->> 'bytes', value ->> 'tokens',
             value ->> 'images', value ->> 'state', value ->> '$.text.text_bytes',
             value ->> '$.text.media_tokens', value ->> '$.text.kind',
-            value ->> 'output_tokens_max'
+            value ->> 'output_tokens_max', value ->> 'state' = 2
         FROM jsonb_each(?1)",
         json
     )
@@ -138,6 +138,60 @@ pub(super) async fn sweep_stopped(
     .await
     .map_err(StoreError::sql("counting items"))?;
     Ok(last)
+}
+
+/// The next items of a batch that failed, after item `after`; bad lines are none of them.
+pub(super) async fn failed(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let rows = sqlx::query!(
+        "SELECT id FROM item WHERE state = 2 AND bad = 0 AND id > ?1 AND id < ?2
+        ORDER BY id LIMIT ?3",
+        after,
+        end,
+        SLICE
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("looking for failed items"))?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// Puts one slice of an open batch's failed items back into the queue, as if they had never been
+/// tried. The number of those that were; none of a batch that is over or stopped.
+pub(super) async fn requeue(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    items: &[i64],
+) -> Result<u64, StoreError> {
+    let json = to_json(items)?;
+    let moved = sqlx::query!(
+        r#"UPDATE item SET state = 0, attempts = 0, doubts = 0, not_before = 0
+        WHERE id IN (SELECT value FROM jsonb_each(?1)) AND state = 2 AND bad = 0
+            AND EXISTS (SELECT 1 FROM batch WHERE id = ?2 AND state = 1 AND stopped IS NULL)
+        RETURNING id AS "id!""#,
+        json,
+        id.0
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::sql("putting failed items back"))?;
+    let moved: Vec<i64> = moved.into_iter().map(|row| row.id).collect();
+    let count = i64::try_from(moved.len()).unwrap_or(i64::MAX);
+    let json = to_json(&moved)?;
+    sqlx::query!("DELETE FROM result WHERE item_id IN (SELECT value FROM jsonb_each(?1))", json)
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::sql("clearing results of failed items"))?;
+    sqlx::query!("UPDATE batch SET failed = failed - ?2 WHERE id = ?1", id.0, count)
+        .execute(conn)
+        .await
+        .map_err(StoreError::sql("counting items"))?;
+    Ok(count.unsigned_abs())
 }
 
 /// Deletes one slice of a batch's results, and with `items` its items too (a rejected file's, of

@@ -295,10 +295,30 @@ async fn end_attempts(
         WHERE attempt.id = e.value ->> 'id'",
         json
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await
     .map_err(StoreError::sql("settling"))?;
-    expect_rows("attempt", rows.len(), done.rows_affected())
+    expect_rows("attempt", rows.len(), done.rows_affected())?;
+    if rows.iter().any(|row| row.act.spend_nanos > 0) {
+        add_spend(conn, &json).await?;
+    }
+    Ok(())
+}
+
+/// Adds what attempts came to, which have just ended, to what their batches have spent.
+async fn add_spend(conn: &mut SqliteConnection, json: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "UPDATE batch SET spent_nanos = batch.spent_nanos + d.spent
+        FROM (SELECT a.item_id >> 32 AS batch_id, sum(a.act_spend_nanos) AS spent
+            FROM jsonb_each(?1) AS e JOIN attempt AS a ON a.id = e.value ->> 'id'
+            WHERE a.item_id IS NOT NULL GROUP BY 1) AS d
+        WHERE batch.id = d.batch_id",
+        json
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("adding to what batches spent"))?;
+    Ok(())
 }
 
 /// Moves items on, stores their results lines, and keeps their batches' counts.

@@ -14,6 +14,7 @@ mod error;
 mod items;
 mod ledger;
 mod limits;
+mod pauses;
 mod queue;
 mod recall;
 mod usage;
@@ -29,13 +30,18 @@ pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
 pub use limits::{KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit};
+pub use pauses::Pause;
 pub use queue::{Batch, BatchId, BatchState, NewBatch, Source};
-pub use recall::{DayUseRow, Observation, OpenAttempt, RecentAttempt};
+pub use recall::{DayUseRow, Observation, OpenAttempt, RecentAttempt, RecentCharge};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
 use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, UnixMs};
 use crate::gate::window::AttemptId;
+
+/// Rows of the ledger in which the last key of each project is looked for. A project that sent
+/// nothing in so many starts with its first.
+const LAST_KEYS_BACK: i64 = 20_000;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -174,6 +180,60 @@ impl Store {
     pub async fn stop_batch(&self, id: BatchId, reason: String) -> Result<bool, StoreError> {
         self.writer
             .bulk(move |conn| Box::pin(async move { queue::stop(conn, id, &reason).await }))
+            .await
+    }
+
+    /// Holds a batch for a reason, or with none lets it go. False when it is over.
+    pub async fn pause_batch(
+        &self,
+        id: BatchId,
+        reason: Option<String>,
+    ) -> Result<bool, StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { queue::pause(conn, id, reason.as_deref()).await })
+            })
+            .await
+    }
+
+    /// Gives a batch another priority, and another deadline if one is said. False when it is over.
+    pub async fn reprioritise(
+        &self,
+        id: BatchId,
+        priority: u8,
+        deadline: Option<UnixMs>,
+    ) -> Result<bool, StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(queue::reprioritise(conn, id, priority, deadline)))
+            .await
+    }
+
+    /// Puts the failed items of an open batch back into its queue, bad lines excepted, and says how
+    /// many. None of a batch that is over or stopped.
+    pub async fn requeue_failed(&self, id: BatchId) -> Result<u64, StoreError> {
+        let (mut after, mut moved) = (0, 0);
+        loop {
+            // Found beside the writer: few of many items may have failed.
+            let items = items::failed(&self.reader.pool, id, after).await?;
+            let Some(&last) = items.last() else { return Ok(moved) };
+            after = last;
+            moved += self
+                .writer
+                .bulk(move |conn| Box::pin(async move { items::requeue(conn, id, &items).await }))
+                .await?;
+        }
+    }
+
+    /// Notes that a user holds a project's quota group; `*` for all.
+    pub async fn set_pause(&self, pause: Pause) -> Result<(), StoreError> {
+        self.writer.bulk(move |conn| Box::pin(async move { pauses::set(conn, &pause).await })).await
+    }
+
+    /// Takes back what a user holds of a project's quota group, or with `*` of all, and says how
+    /// many words of theirs that were.
+    pub async fn clear_pause(&self, project: String, group: String) -> Result<u64, StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { pauses::clear(conn, &project, &group).await }))
             .await
     }
 
@@ -341,6 +401,28 @@ impl Reader {
     pub async fn day_charges(&self, since: UnixMs) -> Result<Vec<DayUseRow>, StoreError> {
         let first = recall::first_attempt_since(&self.pool, since).await?;
         recall::day_charges(&self.pool, first).await
+    }
+
+    /// What the batch attempts took that were reserved at most `back_ms` before `now`, or a little
+    /// earlier, oldest first.
+    pub async fn recent_charges(
+        &self,
+        now: Now,
+        back_ms: u64,
+    ) -> Result<Vec<RecentCharge>, StoreError> {
+        let first = recall::first_attempt_back(&self.pool, now, back_ms).await?;
+        recall::recent_charges(&self.pool, first, now).await
+    }
+
+    /// For each project's row id the name of the key of its newest attempt, as far as the ledger's
+    /// newest rows tell.
+    pub async fn last_keys(&self) -> Result<Vec<(i64, String)>, StoreError> {
+        recall::last_keys(&self.pool, LAST_KEYS_BACK).await
+    }
+
+    /// Everything that users hold.
+    pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        pauses::all(&self.pool).await
     }
 
     /// Boots of the machine on which a daemon has run.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
 use super::error::StoreError;
-use super::ledger::expect_rows;
+use super::ledger::{expect_rows, to_json};
 use crate::gate::admit::BucketId;
 use crate::gate::units::UnixMs;
 
@@ -142,6 +142,18 @@ pub struct NewBatch {
     pub on_bad_line: String,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
+    /// When it should be done.
+    pub deadline: Option<UnixMs>,
+    /// What it may cost at most, in billionths of a US dollar.
+    pub max_cost_nanos: Option<u64>,
+    /// The pool of routes that its items may take.
+    pub pool: Option<String>,
+    /// Ids of models that are tried when the first choice is far off.
+    pub fallback: Vec<String>,
+    /// How far off that is, in milliseconds.
+    pub patience_ms: Option<u64>,
+    /// `asap` or `spread`.
+    pub pace: String,
     /// The accepted file.
     pub source: Source,
     /// When.
@@ -181,6 +193,22 @@ pub struct Batch {
     pub on_bad_line: String,
     /// Nothing is sent before this.
     pub not_before: Option<UnixMs>,
+    /// When it should be done.
+    pub deadline: Option<UnixMs>,
+    /// What it may cost at most, in billionths of a US dollar.
+    pub max_cost_nanos: Option<u64>,
+    /// What its attempts came to, in billionths of a US dollar.
+    pub spent_nanos: u64,
+    /// The pool of routes that its items may take.
+    pub pool: Option<String>,
+    /// Ids of models that are tried when the first choice is far off.
+    pub fallback: Vec<String>,
+    /// How far off that is, in milliseconds.
+    pub patience_ms: Option<u64>,
+    /// `asap` or `spread`.
+    pub pace: String,
+    /// Why a user holds it.
+    pub paused: Option<String>,
     /// Where it stands.
     pub state: BatchState,
     /// Why queued items will not be sent.
@@ -212,7 +240,8 @@ macro_rules! batches {
                 p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
                 b.on_bad_line, b.not_before, b.state, b.stopped, b.sha256,
                 b.source_bytes, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
-                b.submitted_at, b.finished_at
+                b.submitted_at, b.finished_at, b.deadline, b.max_cost_nanos, b.spent_nanos,
+                b.pool, b.fallback, b.patience_ms, b.pace, b.paused
             FROM batch AS b JOIN project AS p ON p.id = b.project_id "# + $tail
             $(, $arg)*
         )
@@ -233,6 +262,14 @@ macro_rules! batches {
                 in_doubt: row.in_doubt,
                 on_bad_line: row.on_bad_line,
                 not_before: row.not_before.map(UnixMs),
+                deadline: row.deadline.map(UnixMs),
+                max_cost_nanos: row.max_cost_nanos.map(i64::unsigned_abs),
+                spent_nanos: row.spent_nanos.unsigned_abs(),
+                pool: row.pool,
+                fallback: Vec::new(),
+                patience_ms: row.patience_ms.map(i64::unsigned_abs),
+                pace: row.pace,
+                paused: row.paused,
                 state: BatchState::Open,
                 stopped: row.stopped,
                 sha256: row.sha256,
@@ -246,6 +283,7 @@ macro_rules! batches {
                 finished_at: row.finished_at.map(UnixMs),
             },
             state: row.state,
+            fallback: row.fallback,
         })
     };
 }
@@ -253,12 +291,21 @@ macro_rules! batches {
 struct RawBatch {
     batch: Batch,
     state: i64,
+    /// A JSON list.
+    fallback: Option<String>,
 }
 
 impl RawBatch {
     fn checked(self) -> Result<Batch, StoreError> {
         let state = BatchState::parse(self.state)?;
-        Ok(Batch { state, ..self.batch })
+        let fallback = match &self.fallback {
+            Some(json) => serde_json::from_str(json).map_err(|_| {
+                let uid = &self.batch.uid;
+                StoreError::Inconsistent(format!("batch.fallback of {uid} is no list: {json}"))
+            })?,
+            None => Vec::new(),
+        };
+        Ok(Batch { fallback, state, ..self.batch })
     }
 }
 
@@ -305,12 +352,17 @@ pub(super) async fn insert(
     let s = &new.source;
     let bucket = new.bucket_id.0;
     let (not_before, submitted) = (new.not_before.map(|at| at.0), new.submitted_at.0);
+    let deadline = new.deadline.map(|at| at.0);
+    let fits = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (max_cost, patience) = (new.max_cost_nanos.map(fits), new.patience_ms.map(fits));
+    let fallback = (!new.fallback.is_empty()).then(|| to_json(&new.fallback)).transpose()?;
     let done = sqlx::query!(
         "INSERT INTO batch (uid, work, file_name, out_name, dialect, project_id, bucket_id, model,
             tenant, priority, in_doubt, on_bad_line, not_before, state, source_dev, source_ino,
-            source_mtime_ns, source_bytes, source_uid, sha256, submitted_at)
+            source_mtime_ns, source_bytes, source_uid, sha256, submitted_at, deadline,
+            max_cost_nanos, pool, fallback, patience_ms, pace)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18,
-            ?19, ?20)",
+            ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
         new.uid,
         new.work,
         new.file_name,
@@ -330,7 +382,13 @@ pub(super) async fn insert(
         s.bytes,
         s.uid,
         s.sha256,
-        submitted
+        submitted,
+        deadline,
+        max_cost,
+        new.pool,
+        fallback,
+        patience,
+        new.pace
     )
     .execute(conn)
     .await
@@ -380,6 +438,41 @@ pub(super) async fn stop(
     .execute(conn)
     .await
     .map_err(StoreError::sql("stopping a batch"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Holds a batch for a reason, or with none lets it go. False when it is over.
+pub(super) async fn pause(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    reason: Option<&str>,
+) -> Result<bool, StoreError> {
+    let done =
+        sqlx::query!("UPDATE batch SET paused = ?2 WHERE id = ?1 AND state < 2", id.0, reason)
+            .execute(conn)
+            .await
+            .map_err(StoreError::sql("holding a batch"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Gives a batch another priority, and another deadline if one is said. False when it is over.
+pub(super) async fn reprioritise(
+    conn: &mut SqliteConnection,
+    id: BatchId,
+    priority: u8,
+    deadline: Option<UnixMs>,
+) -> Result<bool, StoreError> {
+    let deadline = deadline.map(|at| at.0);
+    let done = sqlx::query!(
+        "UPDATE batch SET priority = ?2, deadline = coalesce(?3, deadline)
+        WHERE id = ?1 AND state < 2",
+        id.0,
+        priority,
+        deadline
+    )
+    .execute(conn)
+    .await
+    .map_err(StoreError::sql("changing a batch's priority"))?;
     Ok(done.rows_affected() == 1)
 }
 

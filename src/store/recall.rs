@@ -124,6 +124,76 @@ pub(super) async fn recent_attempts(
         .collect()
 }
 
+/// What an attempt took of a bucket, for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecentCharge {
+    /// The row id.
+    pub id: AttemptId,
+    /// Its bucket.
+    pub bucket_id: BucketId,
+    /// Who fairness is between.
+    pub tenant: String,
+    /// When it was reserved, in terms of the present boot's clock.
+    pub at: BootMs,
+    /// What it took; while it is open, what was reserved.
+    pub weights: Weights,
+}
+
+/// What the batch attempts with an id of at least `first` took, oldest first.
+pub(super) async fn recent_charges(
+    pool: &SqlitePool,
+    first: i64,
+    now: Now,
+) -> Result<Vec<RecentCharge>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT id AS "id!", bucket_id, tenant, s_wall, s_boot,
+            iif(state = 0, est_requests, act_requests) AS "requests!: i64",
+            iif(state = 0, est_input_tokens, act_input_tokens) AS "tokens!: i64",
+            iif(state = 0, est_images, act_images) AS "images!: i64",
+            coalesce(iif(state = 0, est_spend_nanos, act_spend_nanos), 0) AS "spend!: i64",
+            (boot_id = (SELECT max(id) FROM boot)) AS "same_boot!: bool"
+        FROM attempt WHERE id >= ?1 AND class = 0 AND state <> 4 ORDER BY id"#,
+        first
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading recent charges"))?;
+    rows.into_iter()
+        .map(|row| {
+            let at = if row.same_boot {
+                BootMs(count("attempt.s_boot", row.s_boot)?)
+            } else {
+                now.boot_at(UnixMs(row.s_wall).min(now.wall))
+            };
+            Ok(RecentCharge {
+                id: AttemptId(row.id),
+                bucket_id: BucketId(row.bucket_id),
+                tenant: row.tenant,
+                at,
+                weights: weights(row.requests, row.tokens, row.images, row.spend)?,
+            })
+        })
+        .collect()
+}
+
+/// For each project the name of the key of its newest attempt, if that is one of the newest `back`.
+pub(super) async fn last_keys(
+    pool: &SqlitePool,
+    back: i64,
+) -> Result<Vec<(i64, String)>, StoreError> {
+    let first = next_attempt(pool).await?.0.saturating_sub(back);
+    // Beside `max` the other columns are those of the row that has it.
+    let rows = sqlx::query!(
+        r#"SELECT project_id AS "project_id!", key_name AS "key_name!", max(id) AS "id!: i64"
+        FROM attempt WHERE id >= ?1 GROUP BY project_id"#,
+        first
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("reading whose turn it was"))?;
+    Ok(rows.into_iter().map(|row| (row.project_id, row.key_name)).collect())
+}
+
 /// What was charged to the same days by the same key.
 #[derive(Clone, Debug)]
 pub struct DayUseRow {

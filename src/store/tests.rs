@@ -8,6 +8,7 @@ mod limits;
 mod migration;
 mod model;
 mod recall;
+mod schedule;
 
 use std::path::Path;
 
@@ -70,6 +71,12 @@ impl Fixture {
             in_doubt: "hold".to_owned(),
             on_bad_line: "skip".to_owned(),
             not_before: Some(NOON.plus(5)),
+            deadline: Some(NOON.plus(50)),
+            max_cost_nanos: Some(1_500_000_000),
+            pool: Some("cheap".to_owned()),
+            fallback: vec!["other".to_owned(), "third".to_owned()],
+            patience_ms: Some(60_000),
+            pace: "spread".to_owned(),
             source: source(uid),
             submitted_at: NOON,
         }

@@ -165,6 +165,12 @@ async fn enter(store: &Store, site: &Site, file_name: &str, submitted_at: UnixMs
         in_doubt: "retry".to_owned(),
         on_bad_line: "reject".to_owned(),
         not_before: None,
+        deadline: None,
+        max_cost_nanos: None,
+        pool: None,
+        fallback: Vec::new(),
+        patience_ms: None,
+        pace: "asap".to_owned(),
         source: Source {
             dev: stat.dev().cast_signed(),
             ino: stat.ino().cast_signed(),

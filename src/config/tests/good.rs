@@ -47,6 +47,11 @@ unknown_models = "refuse"
 name = "other"
 preset = "none"
 keys = [{ name = "main", env = "GEMINI_API_KEY" }]
+[pool.cheap]
+routes = [{ project = "other", model = "models/m" }, { project = "demo", model = "gemini-2.0-flash" }]
+[tenants]
+"uid:1000" = 2
+web = 1000
 [retention]
 attempts = "100d"
 bodies   = "12h"
@@ -70,6 +75,14 @@ fn every_field_arrives() {
     assert_eq!(config.defaults.model.as_deref(), Some("gemini-2.0-flash"));
     assert_eq!(config.retention.attempts, Duration::from_hours(100 * 24));
     assert_eq!(config.retention.bodies, BodyRetention::For(Duration::from_hours(12)));
+
+    let routes: Vec<_> = config.pools["cheap"]
+        .iter()
+        .map(|route| (route.project.as_str(), route.model.as_str()))
+        .collect();
+    assert_eq!(routes, [("other", "m"), ("demo", "gemini-2.0-flash")]);
+    assert_eq!((config.tenants["uid:1000"], config.tenants["web"]), (2, 1_000));
+    assert_eq!((config.pools.len(), config.tenants.len(), &config.defaults.pool), (1, 2, &None));
 
     let demo = config.project("demo").unwrap();
     assert_eq!(demo.provider, Provider::Gemini);
@@ -102,6 +115,34 @@ fn every_field_arrives() {
     );
     assert!(config.project("other").unwrap().preset.is_none());
     assert!(config.project("third").is_none());
+}
+
+/// A pool in place of project and model, and a tenant whose name is no bare key.
+const POOLED: &str = r#"
+[defaults]
+pool = "cheap"
+[[project]]
+name = "a"
+keys = [{ name = "main", env = "GEMINI_API_KEY" }]
+[[project]]
+name = "b"
+keys = [{ name = "main", env = "GEMINI_API_KEY" }]
+[pool.cheap]
+routes = [{ project = "b", model = "m" }, { project = "a", model = "m" }]
+[pool."x.1"]
+routes = [{ project = "a", model = "m" }]
+[tenants]
+"it's \"Zoë\" = 1" = 7
+"#;
+
+#[test]
+fn a_pool_may_stand_for_project_and_model() {
+    let config = load(POOLED).unwrap();
+    assert_eq!(config.defaults.pool.as_deref(), Some("cheap"));
+    assert_eq!((config.defaults.project.as_str(), &config.defaults.model), ("b", &None));
+    assert_eq!(config.tenants["it's \"Zoë\" = 1"], 7);
+    let same = load(&config.render_masked()).unwrap();
+    assert_eq!((same.pools, same.tenants), (config.pools, config.tenants));
 }
 
 #[test]
@@ -247,7 +288,8 @@ fn listen_and_settings_read_what_they_show() {
 #[test]
 fn the_printed_form_is_the_same_configuration_without_secrets() {
     let built_in = Config::built_in(&env()).unwrap();
-    for config in [load(SAMPLE).unwrap(), load(PROJECT).unwrap(), built_in] {
+    let samples = [load(SAMPLE).unwrap(), load(PROJECT).unwrap(), load(POOLED).unwrap(), built_in];
+    for config in samples {
         let text = config.render_masked();
         text.parse::<toml::Table>().unwrap();
         let mut again = load(&text).unwrap();

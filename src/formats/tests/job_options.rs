@@ -10,6 +10,10 @@ fn full() -> BatchOptions {
     BatchOptions {
         project: Some("demo".into()),
         model: Some("gemini-2.0-flash".into()),
+        pool: Some("cheap".into()),
+        fallback: Some(vec!["a".into(), "b/c".into()]),
+        patience_ms: Some(5_400_250),
+        pace: Some(BatchPace::Spread),
         priority: Some(Priority::Low),
         tenant: Some("Zoë \"z\"".into()),
         deadline: "2026-11-23T08:00:00Z".parse().ok(),
@@ -26,6 +30,7 @@ fn full() -> BatchOptions {
 fn the_first_line_and_the_sidecar_say_the_same() {
     let line = read(
         r#"{"project":"demo","model":"models/gemini-2.0-flash","priority":"low",
+        "pool":"cheap","fallback":["models/a","b/c"],"patience":"1h 30m 250ms","pace":"spread",
         "tenant":"Zoë \"z\"","deadline":"2026-11-23T09:00:00+01:00",
         "not_before":"2026-11-22T20:30:00.250Z","name":"night run","max_cost":1.500001,
         "in_doubt":"hold","on_bad_line":"skip","id":"00000000-0000-0000-0000-000000000007"}"#,
@@ -34,6 +39,10 @@ fn the_first_line_and_the_sidecar_say_the_same() {
     let toml = r#"
         project = "demo"
         model = "gemini-2.0-flash"
+        pool = "cheap"
+        fallback = ["a", "b/c"]
+        patience = "90m 250ms"
+        pace = "spread"
         priority = "low"
         tenant = 'Zoë "z"'
         deadline = 2026-11-23T09:00:00+01:00  # TOML has instants of its own
@@ -84,6 +93,8 @@ fn every_bad_options_line_has_its_reason() {
     let text = "must be a text of 1 to 256 bytes without control characters";
     let instant = "must be an instant such as \"2026-11-23T08:00:00Z\" (RFC 3339, with its offset)";
     let dollars = "must be US dollars with at most six decimals, such as 1.50";
+    let models = "must be a list of 1 to 8 different model ids, such as [\"gemini-2.0-flash\"]";
+    let span = "must be a length of time of at most 365 days, such as \"30m\"";
     let table = [
         ("7", r#""tidegate" must be an object of options"#.to_owned()),
         ("null", r#""tidegate" must be an object of options"#.to_owned()),
@@ -122,6 +133,26 @@ fn every_bad_options_line_has_its_reason() {
         (r#"{"max_cost":1e300}"#, format!(r#"option "max_cost" {dollars}"#)),
         (r#"{"max_cost":"1 USD"}"#, format!(r#"option "max_cost" {dollars}"#)),
         (r#"{"max_cost":"."}"#, format!(r#"option "max_cost" {dollars}"#)),
+        (r#"{"fallback":"a"}"#, format!(r#"option "fallback" {models}"#)),
+        (r#"{"fallback":[]}"#, format!(r#"option "fallback" {models}"#)),
+        (r#"{"fallback":["a",7]}"#, format!(r#"option "fallback" {models}"#)),
+        (r#"{"fallback":["a","models/a"]}"#, format!(r#"option "fallback" {models}"#)),
+        (r#"{"fallback":[".."]}"#, format!(r#"option "fallback" {models}"#)),
+        (
+            r#"{"fallback":["1","2","3","4","5","6","7","8","9"]}"#,
+            format!(r#"option "fallback" {models}"#),
+        ),
+        (r#"{"patience":30}"#, format!(r#"option "patience" {span}"#)),
+        (r#"{"patience":"soon"}"#, format!(r#"option "patience" {span}"#)),
+        (r#"{"patience":"366d"}"#, format!(r#"option "patience" {span}"#)),
+        (r#"{"patience":"1ns"}"#, format!(r#"option "patience" {span}"#)),
+        (r#"{"pace":"slow"}"#, r#"option "pace" must be one of "asap", "spread""#.to_owned()),
+        (
+            r#"{"pool":""}"#,
+            "option \"pool\" must be the name of a pool: a text of 1 to 64 bytes without control \
+             characters"
+                .to_owned(),
+        ),
         (r#"{"id":"7"}"#, r#"option "id" must be a UUID"#.to_owned()),
         (
             r#"{"name":"../x"}"#,
@@ -155,6 +186,27 @@ fn a_model_cannot_lead_elsewhere() {
     for id in ["/a", "a/", "a//b", "..", "a/../b", "a..b", ".", "models/", "a b", "a?b", "a:b", "é"]
     {
         assert!(model(id).is_err(), "{id}");
+    }
+}
+
+#[test]
+fn a_pool_says_the_models_itself() {
+    let pool = BatchOptions { pool: Some("cheap".into()), ..BatchOptions::default() };
+    pool.agree().unwrap();
+    let project = BatchOptions { project: Some("demo".into()), ..pool.clone() };
+    project.agree().unwrap();
+    let both = BatchOptions { model: Some("m".into()), ..pool };
+    assert_eq!(
+        both.agree().unwrap_err(),
+        "both a pool (cheap) and a model (m) are named: leave the model out, the routes of the \
+         pool say which"
+    );
+}
+
+#[test]
+fn a_list_of_a_sidecar_is_for_lists_alone() {
+    for text in ["fallback = [{ a = 1 }]", "fallback = [[\"a\"]]", "model = [\"a\"]"] {
+        sidecar(text).unwrap_err();
     }
 }
 

@@ -113,6 +113,12 @@ impl Ledger {
             in_doubt: "retry".to_owned(),
             on_bad_line: "reject".to_owned(),
             not_before: None,
+            deadline: None,
+            max_cost_nanos: None,
+            pool: None,
+            fallback: Vec::new(),
+            patience_ms: None,
+            pace: "asap".to_owned(),
             source,
             submitted_at: at("2026-12-01T19:00:00Z"),
         };

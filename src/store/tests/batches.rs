@@ -32,6 +32,10 @@ async fn a_batch_is_read_back_as_it_was_entered() {
     );
     assert_eq!((batch.project.as_str(), batch.bucket_id), ("p", fixture.bucket()));
     assert_eq!((batch.priority, batch.not_before), (2, new.not_before));
+    assert_eq!((batch.deadline, batch.max_cost_nanos), (new.deadline, new.max_cost_nanos));
+    assert_eq!((&batch.pool, &batch.fallback), (&new.pool, &new.fallback));
+    assert_eq!((batch.patience_ms, &batch.pace), (new.patience_ms, &new.pace));
+    assert_eq!((batch.spent_nanos, batch.paused), (0, None));
     assert_eq!((batch.submitted_at, batch.finished_at), (NOON, None));
     assert_eq!((batch.source_bytes, batch.dropped_again, batch.stopped), (4, 0, None));
     let found = fixture.store.reader().batch_by_uid("b").await.expect("a look");

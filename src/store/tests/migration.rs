@@ -1,9 +1,10 @@
-//! A database of the first version, with rows in it, opened by this one.
+//! Databases of older versions, with rows in them, opened by this one.
 
 use super::*;
 use crate::gate::units::Now;
 
 const FIRST: &str = "20261122000001_ledger.sql";
+const SECOND: &str = "20261123000001_limits.sql";
 
 /// Rows as the first version wrote them.
 const ROWS: &str = "
@@ -30,22 +31,37 @@ const ROWS: &str = "
         VALUES (2, 4294967298, 1, 1, 'model', 'k', 't', 0, 0, 1, 1795464000200, 5200, '2026-11-23',
         1, 8, 0);";
 
-async fn old_database(dir: &Path) {
+/// What the second version added.
+const MORE_ROWS: &str = "
+    INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state, attempts)
+        VALUES (4294967299, 20, 10, 0, 0, 2, 0), (4294967300, 30, 10, 9, 0, 2, 1);
+    UPDATE batch SET items = 4, failed = 2;
+    UPDATE attempt SET state = 5, u_wall = 1795464000300, u_boot = 5300, day_hi = day_lo,
+        act_requests = 1, act_input_tokens = 8, act_images = 0, act_spend_nanos = 70 WHERE id = 2;
+    INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class, state,
+        boot_id, s_wall, s_boot, u_wall, u_boot, day_lo, day_hi, est_requests, est_input_tokens,
+        est_images, act_requests, act_input_tokens, act_images, act_spend_nanos)
+        VALUES (3, 4294967300, 1, 1, 'model', 'k', 't', 0, 2, 1, 1795464000400, 5400,
+        1795464000500, 5500, '2026-11-23', '2026-11-23', 1, 9, 0, 1, 9, 0, 7);";
+
+async fn old_database(dir: &Path, versions: &[(&str, &'static str)]) {
     let options = SqliteConnectOptions::new().filename(database_path(dir)).create_if_missing(true);
     let mut conn = SqliteConnection::connect_with(&options).await.expect("a database");
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(FIRST);
     let to = tempfile::tempdir().expect("a directory");
-    std::fs::copy(from, to.path().join(FIRST)).expect("the first migration");
-    let migrator = sqlx::migrate::Migrator::new(to.path()).await.expect("one migration");
-    migrator.run(&mut conn).await.expect("the first version");
-    sqlx::raw_sql(ROWS).execute(&mut conn).await.expect("its rows");
+    for (version, rows) in versions {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(version);
+        std::fs::copy(from, to.path().join(version)).expect("the migration");
+        let migrator = sqlx::migrate::Migrator::new(to.path()).await.expect("its migrations");
+        migrator.run(&mut conn).await.expect("that version");
+        sqlx::raw_sql(*rows).execute(&mut conn).await.expect("its rows");
+    }
     conn.close().await.expect("closed");
 }
 
 #[tokio::test]
 async fn a_database_of_the_first_version_goes_on() {
     let dir = tempfile::tempdir().expect("a directory");
-    old_database(dir.path()).await;
+    old_database(dir.path(), &[(FIRST, ROWS)]).await;
     let store = Store::open(dir.path(), BOOT).await.expect("it opens");
     let reader = store.reader();
     let now = Now { boot: BootMs(6_000), wall: NOON.plus(1_000) };
@@ -78,4 +94,17 @@ async fn a_database_of_the_first_version_goes_on() {
     let check: String =
         sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut raw).await.expect("a check");
     assert_eq!(check, "ok");
+}
+
+#[tokio::test]
+async fn a_database_of_the_second_version_knows_what_was_spent_and_which_lines_were_bad() {
+    let dir = tempfile::tempdir().expect("a directory");
+    old_database(dir.path(), &[(FIRST, ROWS), (SECOND, MORE_ROWS)]).await;
+    let store = Store::open(dir.path(), BOOT).await.expect("it opens");
+    let batch = store.reader().batch(BatchId(1)).await.expect("the batch");
+    assert_eq!((batch.spent_nanos, batch.pace.as_str(), batch.paused), (77, "asap", None));
+    assert_eq!((batch.deadline, batch.max_cost_nanos, batch.pool), (None, None, None));
+    assert_eq!(store.requeue_failed(batch.id).await.expect("put back"), 1);
+    let batch = store.reader().batch(BatchId(1)).await.expect("the batch");
+    assert_eq!((batch.items, batch.failed), (4, 1), "the bad line stays");
 }

@@ -24,6 +24,15 @@ pub(crate) const SERVER_ERRORS_TOGETHER: u32 = 5;
 pub(crate) const OUTAGE_BASE_MS: u64 = 10_000;
 pub(crate) const OUTAGE_MAX_MS: u64 = 600_000;
 
+/// Attempts after which also an item is failed that only ever went first: a day of waits.
+pub(crate) const OUTAGE_ATTEMPTS_MAX: u32 = 55;
+
+/// How far away a batch's first choices may be before it takes a fallback, in milliseconds.
+pub(crate) const PATIENCE_MS: u64 = 15 * 60_000;
+
+/// How far back the ledger is read at a start for what each tenant was served, in milliseconds.
+pub(crate) const SERVICE_BACK_MS: u64 = 30 * 60_000;
+
 /// Attempts of one item that were cut off, from which on it goes last and alone: it may be what
 /// cuts them off. And from which on it is failed.
 pub(crate) const DOUBTS_TOGETHER_MAX: u32 = 3;

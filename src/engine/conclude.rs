@@ -287,7 +287,7 @@ impl Engine {
     }
 
     /// The provider is in trouble: the item waits, ever longer. Where one after another is answered
-    /// so, the bucket is shut and one goes first; that one has not failed on its own account.
+    /// so, the bucket is shut and one goes first; that one is not given up for it.
     fn server_error(
         &mut self,
         now: Now,
@@ -312,12 +312,14 @@ impl Engine {
             tracing::warn!(bucket.id = flight.bucket.0, wait_ms = wait, "{reason}");
             self.gate.block(flight.bucket, now.boot.plus(wait), reason);
         }
-        if tries_the_provider {
-            return back_in_place(flight, refusal);
-        }
         let mut item = flight.item.clone();
         item.attempts += 1;
         let wait = match after_server_error(item.attempts) {
+            ServerError::GiveUp
+                if tries_the_provider && item.attempts < caps::OUTAGE_ATTEMPTS_MAX =>
+            {
+                caps::PARKED_MAX_MS
+            }
             ServerError::GiveUp => return Fate { item, ..failed(flight, refusal) },
             ServerError::Backoff { at_most_ms } => self.rng.u64(0..=at_most_ms),
             ServerError::Park { ms } => ms,

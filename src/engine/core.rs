@@ -499,6 +499,13 @@ impl Engine {
             let reason = "what is left of it is held (in_doubt = \"hold\"): cancel the batch";
             return Some((now.wall.plus(caps::TICK_MAX_MS), reason.to_owned()));
         }
+        if job.ready.is_empty()
+            && job.exhausted
+            && let Some(((due, _), _)) = job.retries.first_key_value()
+            && *due > now.boot
+        {
+            return Some((now.wall_at(*due), "waits to be tried again".to_owned()));
+        }
         let soonest = lanes.iter().map(|lane| lane.wait.as_ref()).min()??;
         Some((now.wall_at(soonest.0), soonest.1.clone()))
     }

@@ -8,7 +8,7 @@ use crate::config::prices::PicoUsd;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DAY_EDGE_MS;
 use crate::gate::units::{BootMs, Class, KeyId, Now, UnixMs, Weights};
-use crate::gate::verdict::{Ask, Because, Verdict, Wait};
+use crate::gate::verdict::{Ask, Because, Beside, Verdict, Wait};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::schedule::LineId;
 use crate::store::{BatchId, NewAttempt, QueuedItem};
@@ -21,7 +21,8 @@ impl Engine {
         schedule.pass_time(now.boot);
         let mut lanes: Vec<_> = self.lanes.keys().copied().collect();
         // Each is the first in its turn, for what all of a project share.
-        let turn = usize::try_from(self.next_attempt.0).unwrap_or(0) % lanes.len().max(1);
+        let started = usize::try_from(self.next_attempt.0 - 1).unwrap_or(0);
+        let turn = started % lanes.len().max(1);
         lanes.rotate_left(turn);
         let mut round =
             Round { engine: self, reservations: Vec::new(), effects, spent: Vec::new() };
@@ -66,7 +67,7 @@ impl Engine {
         &mut self,
         now: Now,
         bucket: BucketId,
-        (need, beside): (Weights, Weights),
+        (need, beside): (Weights, Beside),
     ) -> (usize, Verdict) {
         let project = &self.projects[&self.lanes[&bucket].project];
         let turns = project.turns(now);
@@ -103,7 +104,7 @@ impl Engine {
         let (key, _) = if self.projects[&project].turns(now).is_empty() {
             (0, Verdict::Fits)
         } else {
-            self.check_keys(now, question.bucket, (question.need, Weights::default()))
+            self.check_keys(now, question.bucket, (question.need, Beside::default()))
         };
         let explanation = self.gate.explain(&ask(question.bucket, key, question.need), now);
         let key = self.projects[&project].keys.get(key).map(|key| key.name.clone());

@@ -326,7 +326,7 @@ impl Shell {
     }
 
     async fn requeue(&self, batch: BatchId) -> Result<u64, String> {
-        Err(format!("batch {} cannot be retried", batch.0))
+        self.store.requeue_failed(batch).await.map_err(|error| chain(&error))
     }
 
     async fn finish(&self, batch: BatchId) -> Event {

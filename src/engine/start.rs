@@ -20,6 +20,7 @@ use crate::gate::memory::Memory;
 use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
+use crate::schedule::TenantId;
 use crate::store::{
     AttemptEnd, EndedAttempt, ItemUpdate, OpenAttempt, ProjectIds, ProjectSetup, Reader,
     RecentAttempt, Settlement, Store, StoreError, Tokens,
@@ -257,6 +258,10 @@ async fn build(
         let models = add_project(&mut engine, project, ids, sealed, now)?;
         routes.projects.insert(project.name.clone(), (ids.id, project.unknown_models, models));
     }
+    for (tenant, weight) in &config.tenants {
+        let tenant = engine.schedule.tenant(tenant);
+        engine.schedule.set_weight(tenant, *weight);
+    }
     let mut off = Vec::new();
     for model in reader.models().await? {
         let Some((id, _, models)) = routes.projects.get_mut(&model.project) else { continue };
@@ -283,7 +288,31 @@ async fn build(
         engine.observe(&observation);
     }
     restore(&mut engine, reader, &Keys(keys), now).await?;
+    replay_services(&mut engine, reader, now).await?;
+    let pauses = reader.pauses().await?;
+    engine.pauses = pauses.into_iter().map(|pause| (pause.project, pause.group)).collect();
     Ok((engine, routes))
+}
+
+/// Gives every tenant what it was served of late: who came first stays behind who came after.
+async fn replay_services(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+    let mut events: BTreeMap<BucketId, Vec<(BootMs, TenantId, Option<u128>)>> = BTreeMap::new();
+    for batch in reader.unfinished_batches().await? {
+        let tenant = engine.schedule.tenant(&batch.tenant);
+        let at = now.boot_at(batch.submitted_at.min(now.wall));
+        events.entry(batch.bucket_id).or_default().push((at, tenant, None));
+    }
+    for charge in reader.recent_charges(now, caps::SERVICE_BACK_MS).await? {
+        let tenant = engine.schedule.tenant(&charge.tenant);
+        let cost = engine.gate.dominant_share(charge.bucket_id, &charge.weights);
+        events.entry(charge.bucket_id).or_default().push((charge.at, tenant, Some(cost)));
+    }
+    for (bucket, mut events) in events {
+        events.sort_by_key(|(at, ..)| *at);
+        let events = events.into_iter().map(|(_, tenant, event)| (tenant, event));
+        engine.schedule.replay(bucket, events);
+    }
+    Ok(())
 }
 
 fn add_project(

@@ -9,7 +9,8 @@ use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::Window;
 use crate::gate::units::{BootMs, Metric, Now, Weights};
-use crate::gate::verdict::Verdict;
+use crate::gate::verdict::{Beside, Verdict};
+use crate::gate::window::AttemptId;
 use crate::schedule::{Item, LineId, Peek, Readiness, Route, Supply, Waiting, spread_gap_ms};
 use crate::store::{BatchId, NewAttempt, QueuedItem};
 
@@ -92,7 +93,7 @@ impl Supply for Round<'_> {
         let lane = &self.engine.lanes[&route.bucket];
         let again = item.attempts > 0 || item.doubts > 0;
         if again && lane.in_flight > 0 && !lane.budget.allows() {
-            return Readiness::Unknown;
+            return Readiness::NotNow;
         }
         if self.engine.count_ahead(route.bucket, batch, &item, now, self.effects) {
             return Readiness::Unknown;
@@ -111,7 +112,7 @@ impl Supply for Round<'_> {
         Some(Waiting { until, reason })
     }
 
-    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Weights, now: Now) -> Verdict {
+    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Beside, now: Now) -> Verdict {
         self.engine.check_keys(now, bucket, (*need, *beside)).1
     }
 
@@ -125,13 +126,26 @@ impl Supply for Round<'_> {
 
     fn set_firm(&mut self, _bucket: BucketId, _firm: Option<(Weights, bool)>) {}
 
-    fn start(&mut self, line: LineId, item: Item, route: &Route, need: &Weights, now: Now) {
+    fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
+        self.engine.gate.unbound(attempts)
+    }
+
+    fn start(
+        &mut self,
+        line: LineId,
+        item: Item,
+        route: &Route,
+        need: &Weights,
+        now: Now,
+    ) -> AttemptId {
         let batch = BatchId(line.0);
         let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
         let item = job.take(item.id).expect("an item that was found is in its queue");
-        let (key, _) = self.engine.check_keys(now, route.bucket, (*need, Weights::default()));
+        let (key, _) = self.engine.check_keys(now, route.bucket, (*need, Beside::default()));
         let attempt = self.engine.start(now, route.bucket, batch, item, (key, *need));
+        let id = attempt.id;
         self.reservations.push(attempt);
+        id
     }
 
     fn refuse(&mut self, line: LineId, item: Item, reason: String, _now: Now) {

@@ -8,10 +8,12 @@ use super::block::Block;
 use super::day::{DayCharge, DayEdges, opening};
 use super::learn::Trust;
 use super::limits::{Limit, MINUTE_MS};
-use super::space::{Reading, Space, View};
+use super::space::{Reading, Space, Towards, View};
 use super::spaces::Spaces;
 use super::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
-use super::verdict::{Ask, Because, Explanation, LimitState, Never, Requirement, Verdict, Wait};
+use super::verdict::{
+    Ask, Because, Beside, Explanation, LimitState, Never, Requirement, Verdict, Wait,
+};
 use super::window::{AttemptId, GAMMA_MS, Holder};
 use crate::calendar::QuotaDay;
 
@@ -147,15 +149,15 @@ impl Gate {
     /// # Panics
     /// When the bucket is not defined.
     pub fn check(&mut self, ask: &Ask, now: Now) -> Verdict {
-        self.check_beside(ask, &Weights::default(), now)
+        self.check_beside(ask, &Beside::default(), now)
     }
 
-    /// Whether the request may go at `now`, if so much more were reserved before it: what a
-    /// reservation of others would do to one that waits.
+    /// Whether the request may go at `now`, if others are let past it: what that would do to one
+    /// that waits.
     ///
     /// # Panics
     /// When the bucket is not defined.
-    pub fn check_beside(&mut self, ask: &Ask, beside: &Weights, now: Now) -> Verdict {
+    pub fn check_beside(&mut self, ask: &Ask, beside: &Beside, now: Now) -> Verdict {
         let mut longest: Option<Wait> = None;
         let mut note = |until: BootMs, because: &dyn Fn() -> Because| {
             if longest.as_ref().is_none_or(|known| known.until < until) {
@@ -196,7 +198,7 @@ impl Gate {
         let states = self.states(root, Some(ask.key), now);
         let mut states = states.into_iter();
         let mut needs = Vec::new();
-        self.read_each(ask, &Weights::default(), now, &mut |space, index, reading| {
+        self.read_each(ask, &Beside::default(), now, &mut |space, index, reading| {
             let state = states.next().expect("a state for each limit, in the same order");
             let need = ask.need.get(state.limit.metric);
             if need > 0 {
@@ -330,6 +332,20 @@ impl Gate {
         if self.buckets.contains_key(&place.bucket) {
             self.each(&place, &mut |space| space.days.charge(charge, &weights));
         }
+    }
+
+    /// What attempts hold of which the provider may not have counted yet, as far as they are open.
+    /// The others leave the list.
+    pub fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
+        let mut sum = Weights::default();
+        attempts.retain(|id| match self.attempts.get(id) {
+            Some(Open { ask, u: None, .. }) => {
+                sum = sum.plus(&ask.need);
+                true
+            }
+            Some(_) | None => false,
+        });
+        sum
     }
 
     fn place(&self, bucket: BucketId, key: Option<KeyId>, need: Weights) -> Ask {
@@ -490,7 +506,7 @@ impl Gate {
     pub(super) fn read_each(
         &mut self,
         ask: &Ask,
-        beside: &Weights,
+        beside: &Beside,
         now: Now,
         act: &mut dyn FnMut(&mut Space, usize, Reading),
     ) {
@@ -501,7 +517,12 @@ impl Gate {
         self.each(&ask, &mut |space| {
             for index in 0..space.meters.len() {
                 let metric = space.meters[index].limit.metric;
-                let reading = space.read(index, (ask.need.get(metric), beside.get(metric)), view);
+                let towards = Towards {
+                    needs: ask.need.get(metric),
+                    more: beside.more.get(metric),
+                    staying: beside.staying.get(metric),
+                };
+                let reading = space.read(index, towards, view);
                 act(space, index, reading);
             }
         });

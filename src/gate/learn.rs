@@ -6,7 +6,7 @@ use super::day::opening;
 use super::estimate::Overruns;
 use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use super::memory::Learned;
-use super::space::{View, WHOLE};
+use super::space::{Towards, View, WHOLE};
 use super::units::{BootMs, Class, Metric, Now};
 use super::verdict::Ask;
 use super::window::{AttemptId, DELTA_MS};
@@ -300,7 +300,7 @@ impl Gate {
         let Some(window @ Window::Rolling { ms }) = quota.window else { return };
         let Some(index) = bucket.meter(quota.metric, window) else { return };
         let view = View { now, edges, delta_ms: bucket.trust.delta_ms() };
-        let used = bucket.spaces.all.read(index, (0, 0), view).used;
+        let used = bucket.spaces.all.read(index, Towards::default(), view).used;
         let meter = &bucket.spaces.all.meters[index];
         let limit = meter.limit.value;
         let dimension = meter.limit.dimension();
@@ -371,7 +371,7 @@ impl Gate {
             if space.meters[index].share == WHOLE {
                 continue;
             }
-            let reading = space.read(index, (0, 0), view);
+            let reading = space.read(index, Towards::default(), view);
             let meter = &mut space.meters[index];
             meter.reached |= reading.used.saturating_mul(10) >= reading.usable.saturating_mul(9);
             if meter.clean_since.until(now.boot) >= CLEAN_MS {

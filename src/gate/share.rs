@@ -3,7 +3,7 @@
 use super::admit::{BucketId, Gate};
 use super::limits::{Limit, Window};
 use super::units::{Now, UnixMs, Weights};
-use super::verdict::Ask;
+use super::verdict::{Ask, Beside};
 
 /// A share of one: the whole of a limit.
 pub const WHOLE_SHARE: u128 = 1_000_000_000_000;
@@ -40,7 +40,7 @@ impl Gate {
     pub fn headroom(&mut self, ask: &Ask, now: Now) -> i64 {
         let left_of_day = self.left_of_day_ppm(ask.bucket, now);
         let mut least = WHOLE_PPM;
-        self.read_each(ask, &Weights::default(), now, &mut |space, index, reading| {
+        self.read_each(ask, &Beside::default(), now, &mut |space, index, reading| {
             let limit = &space.meters[index].limit;
             let takes = reading.used.saturating_add(ask.need.get(limit.metric));
             let left = i128::from(reading.usable) - i128::from(takes);

@@ -53,6 +53,15 @@ enum At {
     Day,
 }
 
+/// What a limit is asked for: so much, if `more` were reserved before it, and if `staying` of what
+/// is open there stays longer than the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Towards {
+    pub(super) needs: u64,
+    pub(super) more: u64,
+    pub(super) staying: u64,
+}
+
 /// How one limit stands towards one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -240,14 +249,9 @@ impl Space {
         }
     }
 
-    /// How the limit at `index` stands towards a request that needs so much of it, if so much more
-    /// of it were reserved beside.
-    pub(super) fn read(
-        &mut self,
-        index: usize,
-        (needs, beside): (u64, u64),
-        view: View,
-    ) -> Reading {
+    /// How the limit at `index` stands towards a request.
+    pub(super) fn read(&mut self, index: usize, towards: Towards, view: View) -> Reading {
+        let Towards { needs, more, staying } = towards;
         let meter = &self.meters[index];
         let (metric, usable) = (meter.limit.metric, meter.usable());
         // What is larger than all that may be used goes alone.
@@ -256,17 +260,18 @@ impl Space {
             At::Book(book) => {
                 let book = &mut self.books[book];
                 let used = book.used(metric, view.now);
-                let total = used.saturating_add(beside).saturating_add(needs);
+                let total = used.saturating_add(more).saturating_add(needs);
                 let full = needs > 0 && total > bar;
-                let until =
-                    full.then(|| book.frees_at(metric, total - bar, view.now, view.delta_ms));
+                let until = full.then(|| {
+                    book.frees_at(metric, (total - bar, staying), view.now, view.delta_ms)
+                });
                 Reading { used, reserved: book.reserved(metric), usable, until }
             }
             At::Day => {
                 let today = self.days.today(view.now, view.edges).key;
                 let opens = match needs {
                     0 => None,
-                    _ => self.days.opens(metric, (needs, beside, bar), view.now, view.edges),
+                    _ => self.days.opens(metric, (needs, more, bar), view.now, view.edges),
                 };
                 Reading {
                     used: self.days.used(today, metric),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::admit::Open;
 use super::limits::{Limit, Scope, Window};
-use super::space::{Reading, Space, View};
+use super::space::{Reading, Space, Towards, View};
 use super::units::{KeyId, Metric, Now};
 use super::verdict::LimitState;
 use super::window::AttemptId;
@@ -96,7 +96,8 @@ impl Spaces {
                 continue;
             }
             for index in 0..space.meters.len() {
-                let Reading { used, reserved, usable, .. } = space.read(index, (0, 0), view);
+                let Reading { used, reserved, usable, .. } =
+                    space.read(index, Towards::default(), view);
                 states.push(LimitState {
                     limit: space.meters[index].limit.clone(),
                     key: of_key,

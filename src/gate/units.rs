@@ -202,6 +202,18 @@ impl Weights {
         }
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            images: self.images.saturating_add(other.images),
+            spend_nanos: self.spend_nanos.saturating_add(other.spend_nanos),
+            sessions: self.sessions.saturating_add(other.sessions),
+        }
+    }
+
     /// Whether it takes no more than `other` of anything.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {

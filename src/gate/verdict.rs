@@ -20,6 +20,15 @@ pub struct Ask {
     pub need: Weights,
 }
 
+/// What others do to a request that waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// So much more is reserved before it.
+    pub more: Weights,
+    /// So much of what is open is there longer than what is open otherwise.
+    pub staying: Weights,
+}
+
 /// The answer to "may this go now?".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -158,8 +158,15 @@ impl Occupancy {
     }
 
     /// The earliest known instant from which `excess` less is occupied. Open attempts are taken to
-    /// end within `delta_ms` from `now`.
-    pub(super) fn frees_at(&self, metric: Metric, excess: u64, now: Now, delta_ms: u64) -> BootMs {
+    /// end within `delta_ms` from `now`, but for `staying` of them; what is still too much then
+    /// leaves a window later.
+    pub(super) fn frees_at(
+        &self,
+        metric: Metric,
+        (excess, staying): (u64, u64),
+        now: Now,
+        delta_ms: u64,
+    ) -> BootMs {
         let mut freed = 0u64;
         for (at, _, weight) in self.leaving(metric) {
             freed = freed.saturating_add(weight);
@@ -167,7 +174,9 @@ impl Occupancy {
                 return at;
             }
         }
-        self.expiry(now.boot.plus(delta_ms))
+        let all = self.expiry(now.boot.plus(delta_ms));
+        let ending = self.open.get(metric).saturating_sub(staying);
+        if freed.saturating_add(ending) < excess { all.plus(self.window_ms.max(1)) } else { all }
     }
 
     /// What leaves, when and how much, in order; what weighs nothing in `metric` is left out.

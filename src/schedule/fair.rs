@@ -1,7 +1,7 @@
 //! Fairness between tenants: a virtual counter for each in each bucket (VTC, design/quota-rules.md,
 //! 6.2). Who was served least goes first; who comes back after a while has saved nothing up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A tenant by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub(super) struct Counters {
     /// What whoever becomes active has had at least: the least of those that are active, or were
     /// last.
     floor: Service,
+    /// Who was active when the program ended, and was not away.
+    returning: BTreeSet<TenantId>,
 }
 
 impl Counters {
@@ -27,8 +29,16 @@ impl Counters {
     /// A tenant has something to send again; `least` is the least that another active one has had.
     pub(super) fn join(&mut self, tenant: TenantId, least: Option<Service>) {
         self.floor = self.floor.max(least.unwrap_or(0));
+        if self.returning.remove(&tenant) {
+            return;
+        }
         let service = self.service.entry(tenant).or_insert(0);
         *service = (*service).max(self.floor);
+    }
+
+    /// A tenant was active when the program ended.
+    pub(super) fn return_later(&mut self, tenant: TenantId) {
+        self.returning.insert(tenant);
     }
 
     /// A tenant has nothing to send any more, and is the last one.

@@ -5,7 +5,7 @@ use super::order::Schedule;
 use super::tick::{Item, Readiness, Supply, Waiting};
 use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, Weights};
-use crate::gate::verdict::{Verdict, Wait};
+use crate::gate::verdict::{Beside, Verdict, Wait};
 
 /// Where a prompt goes, or for what it waits.
 pub(super) enum Placement {
@@ -19,6 +19,8 @@ pub(super) enum Placement {
     Stops(Waiting),
     /// What it needs is not known yet.
     Unknown,
+    /// It is not to go now, and others of its line may.
+    NotNow,
 }
 
 /// What the routes of one rank come to.
@@ -31,6 +33,7 @@ struct Offers {
     never: Option<String>,
     stops: Option<Waiting>,
     unknown: bool,
+    not_now: bool,
 }
 
 impl Schedule {
@@ -56,7 +59,7 @@ impl Schedule {
         let offers = self.offers(bucket, line, item, &first, now, supply);
         let far = |wait: &Wait| now.boot.until(wait.until) > standing.line.patience_ms;
         let hopeless = offers.best.is_none() && offers.soonest.as_ref().is_none_or(|it| far(&it.2));
-        if !hopeless || offers.unknown || fallback.is_empty() {
+        if !hopeless || offers.unknown || offers.not_now || fallback.is_empty() {
             return offers.placement();
         }
         let others = self.offers(bucket, line, item, &fallback, now, supply);
@@ -88,12 +91,16 @@ impl Schedule {
                     offers.unknown = true;
                     continue;
                 }
+                Readiness::NotNow => {
+                    offers.not_now = true;
+                    continue;
+                }
                 Readiness::Waits(until, reason) => {
                     offers.stops.get_or_insert(Waiting { until, reason });
                     continue;
                 }
             };
-            match supply.check(route.bucket, &need, &Weights::default(), now) {
+            match supply.check(route.bucket, &need, &Beside::default(), now) {
                 Verdict::Fits if is_first => {
                     let room = if routes.len() > 1 {
                         supply.headroom(route.bucket, &need, now)
@@ -126,6 +133,7 @@ impl Offers {
             (Some((_, route, need)), ..) => Placement::Fits(route, need),
             (None, Some((route, need, wait)), ..) => Placement::Waits { route, need, wait },
             (None, None, Some(waiting), _) => Placement::Stops(waiting),
+            (None, None, None, _) if self.not_now => Placement::NotNow,
             (None, None, None, Some(never)) if !self.unknown => Placement::Never(never),
             (None, None, None, _) => Placement::Unknown,
         }

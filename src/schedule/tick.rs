@@ -7,7 +7,8 @@ use super::order::Schedule;
 use super::route::Placement;
 use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, Weights};
-use crate::gate::verdict::{Verdict, Wait};
+use crate::gate::verdict::{Beside, Verdict, Wait};
+use crate::gate::window::AttemptId;
 
 /// Prompts that are tried past a head in one tick, in all and of one tenant.
 const BACKFILL_TRIED: u32 = 200;
@@ -49,8 +50,10 @@ pub enum Peek {
 pub enum Readiness {
     /// It needs so much.
     Needs(Weights),
-    /// Not known yet what it needs: others go on.
+    /// Not known yet what it needs: its line waits, others go on.
     Unknown,
+    /// Not this one now: others of its line go on.
+    NotNow,
     /// It waits for something besides quota, and whoever comes after it too.
     Waits(BootMs, String),
 }
@@ -69,8 +72,11 @@ pub trait Supply {
     /// What besides quota keeps a bucket from starting anything.
     fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting>;
 
-    /// Whether so much may go, if `beside` were reserved before it.
-    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Weights, now: Now) -> Verdict;
+    /// Whether so much may go, if others are let past it.
+    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Beside, now: Now) -> Verdict;
+
+    /// What attempts hold that may not have been counted yet; the others leave the list.
+    fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights;
 
     /// What part of a bucket's quota this is.
     fn share(&self, bucket: BucketId, need: &Weights) -> u128;
@@ -83,7 +89,14 @@ pub trait Supply {
     fn set_firm(&mut self, bucket: BucketId, firm: Option<(Weights, bool)>);
 
     /// Takes a prompt out of its line and starts it.
-    fn start(&mut self, line: LineId, item: Item, route: &Route, need: &Weights, now: Now);
+    fn start(
+        &mut self,
+        line: LineId,
+        item: Item,
+        route: &Route,
+        need: &Weights,
+        now: Now,
+    ) -> AttemptId;
 
     /// Takes a prompt out of its line: it can never be sent.
     fn refuse(&mut self, line: LineId, item: Item, reason: String, now: Now);
@@ -109,6 +122,8 @@ pub struct Head {
     pub since: BootMs,
     /// Whether it was told to be firm.
     pub firm: bool,
+    /// What went past it and may not have been counted yet: it leaves later than what was there.
+    pub passed: Vec<AttemptId>,
 }
 
 /// What became of the first of an order.
@@ -139,9 +154,11 @@ impl Schedule {
                 First::Stop(waiting) => return waiting,
                 First::Head(line, item, need, wait) => {
                     self.keep(bucket, (line, item.id), &need, now, supply);
-                    let backfill =
-                        Backfill { bucket, head: need, until: wait.until, item: item.id };
-                    let hindered = self.backfill(&backfill, now, supply);
+                    let until = wait.until;
+                    let staying = Weights::default();
+                    let mut backfill =
+                        Backfill { bucket, head: need, until, item: item.id, staying };
+                    let hindered = self.backfill(&mut backfill, now, supply);
                     return hindered
                         .or(Some(Waiting { until: wait.until, reason: wait.because.to_string() }));
                 }
@@ -168,7 +185,7 @@ impl Schedule {
         {
             match self.first_of_line(bucket, line, now, supply) {
                 Tried::First(first) => return first,
-                Tried::Next => place += 1,
+                Tried::Next | Tried::NextLine => place += 1,
                 Tried::Elsewhere(waiting) => {
                     place += 1;
                     elsewhere.get_or_insert(waiting);
@@ -188,21 +205,22 @@ impl Schedule {
         supply: &mut impl Supply,
     ) -> Tried {
         for nth in 0.. {
-            let rests_until = match supply.peek(line, nth, now) {
+            match supply.peek(line, nth, now) {
                 Peek::Item(item) => match self.try_first(bucket, line, item, now, supply) {
-                    Tried::Next => continue,
+                    Tried::Next => {}
                     tried => return tried,
                 },
                 Peek::Loading if nth == 0 => return Tried::First(First::Stop(None)),
-                Peek::Loading => return Tried::Next,
-                Peek::Later(at) => Some(at),
-                Peek::Nothing => None,
-            };
-            if nth > 0 {
-                return Tried::Next;
+                Peek::Later(at) if nth == 0 => {
+                    self.rest(line, Some(at));
+                    return Tried::Rests;
+                }
+                Peek::Nothing if nth == 0 => {
+                    self.rest(line, None);
+                    return Tried::Rests;
+                }
+                Peek::Loading | Peek::Later(_) | Peek::Nothing => return Tried::Next,
             }
-            self.rest(line, rests_until);
-            return Tried::Rests;
         }
         Tried::Next
     }
@@ -220,7 +238,15 @@ impl Schedule {
             if lane.in_order().next().is_some_and(|(first, ..)| first < level) {
                 return None;
             }
-            let (line, id) = (head.line, head.item);
+            let (line, mut id) = (head.line, head.item);
+            // What came back to its place before it is first again.
+            if let Peek::Item(earlier) = supply.peek(line, 0, now)
+                && earlier.id < id
+            {
+                id = earlier.id;
+                let lane = self.lanes.entry(bucket).or_default();
+                lane.heads.entry(level).and_modify(|head| head.item = id);
+            }
             if let Some(item) = supply.find(line, id, now)
                 && let Tried::First(first) = self.try_first(bucket, line, item, now, supply)
             {
@@ -255,7 +281,8 @@ impl Schedule {
                 Tried::Elsewhere(Waiting { until: wait.until, reason: wait.because.to_string() })
             }
             Placement::Stops(waiting) => Tried::First(First::Stop(Some(waiting))),
-            Placement::Unknown => Tried::Next,
+            Placement::Unknown => Tried::NextLine,
+            Placement::NotNow => Tried::Next,
         }
     }
 
@@ -267,11 +294,12 @@ impl Schedule {
         need: &Weights,
         now: Now,
         supply: &mut impl Supply,
-    ) {
-        supply.start(line, item, route, need, now);
+    ) -> AttemptId {
+        let attempt = supply.start(line, item, route, need, now);
         let cost = supply.share(route.bucket, need);
         self.served(line, route.bucket, cost, now.boot);
         self.let_go(line, item.id, supply);
+        attempt
     }
 
     /// Frees the place that a prompt kept, wherever it did.
@@ -308,7 +336,7 @@ impl Schedule {
         let lane = self.lanes.entry(bucket).or_default();
         let known = lane.heads.values_mut().find(|head| head.line == line && head.item == item);
         let Some(head) = known else {
-            let head = Head { line, item, since: now.boot, firm: false };
+            let head = Head { line, item, since: now.boot, firm: false, passed: Vec::new() };
             if lane.heads.insert(level, head).is_some_and(|before| before.firm) {
                 supply.set_firm(bucket, None);
             }
@@ -325,11 +353,12 @@ impl Schedule {
     /// stopped it.
     fn backfill(
         &mut self,
-        backfill: &Backfill,
+        backfill: &mut Backfill,
         now: Now,
         supply: &mut impl Supply,
     ) -> Option<Waiting> {
         let mut tried = Tries::default();
+        backfill.staying = self.passed(backfill, None, supply);
         // What has no room for the smallest prompt there is has none for any.
         let smallest = Weights { requests: 1, ..Weights::default() };
         if !backfill.admits(&smallest, now, supply) {
@@ -337,12 +366,29 @@ impl Schedule {
         }
         while let Some((line, item, need)) = self.candidate(backfill, &mut tried, now, supply) {
             let route = self.route_to(line, backfill.bucket)?;
-            self.start(line, item, &route, &need, now, supply);
+            let attempt = self.start(line, item, &route, &need, now, supply);
+            backfill.staying = self.passed(backfill, Some(attempt), supply);
             if let Some(waiting) = supply.hindrance(backfill.bucket, now) {
                 return Some(waiting);
             }
         }
         None
+    }
+
+    /// What has gone past the head and is there longer than what it waits for.
+    fn passed(
+        &mut self,
+        backfill: &Backfill,
+        attempt: Option<AttemptId>,
+        supply: &impl Supply,
+    ) -> Weights {
+        let lane = self.lanes.entry(backfill.bucket).or_default();
+        let mut heads = lane.heads.values_mut();
+        let Some(head) = heads.find(|head| head.item == backfill.item) else {
+            return Weights::default();
+        };
+        head.passed.extend(attempt);
+        supply.unbound(&mut head.passed)
     }
 
     /// The next of the order that may go past the head.
@@ -372,7 +418,8 @@ impl Schedule {
                 }
                 let need = match supply.ready(line, item, &route, now) {
                     Readiness::Needs(need) => need,
-                    Readiness::Unknown | Readiness::Waits(..) => {
+                    Readiness::Unknown => break,
+                    Readiness::NotNow | Readiness::Waits(..) => {
                         tried.count(tenant);
                         continue;
                     }
@@ -401,8 +448,10 @@ impl Schedule {
 /// What became of a prompt that was tried as the first.
 enum Tried {
     First(First),
-    /// Another one may be first.
+    /// Another one of its line may be first.
     Next,
+    /// One of another line may be first.
+    NextLine,
     /// Its line has nothing to offer now, and left the order.
     Rests,
     /// It waits for another bucket.
@@ -416,15 +465,17 @@ struct Backfill {
     /// When it fits, from all that is known.
     until: BootMs,
     item: i64,
+    staying: Weights,
 }
 
 impl Backfill {
     /// Whether so much fits now, and the head fits no later if it goes.
     fn admits(&self, need: &Weights, now: Now, supply: &mut impl Supply) -> bool {
-        if supply.check(self.bucket, need, &Weights::default(), now) != Verdict::Fits {
+        if supply.check(self.bucket, need, &Beside::default(), now) != Verdict::Fits {
             return false;
         }
-        match supply.check(self.bucket, &self.head, need, now) {
+        let beside = Beside { more: *need, staying: self.staying };
+        match supply.check(self.bucket, &self.head, &beside, now) {
             Verdict::Fits => true,
             Verdict::Wait(wait) => wait.until <= self.until,
             Verdict::Never(_) => false,

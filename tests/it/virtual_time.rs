@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::Timelike;
 use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
-use tidegate::engine::{BatchSetup, Effect, Engine, Event, SendOrder};
+use tidegate::engine::{BatchSetup, Effect, Engine, Event, RouteTo, SendOrder};
 use tidegate::formats::{Dialect, InDoubt};
 use tidegate::gate::admit::BucketId;
 use tidegate::gate::units::{BootMs, Now, UnixMs};
@@ -63,6 +63,14 @@ impl Sim {
             priority: 1,
             in_doubt: InDoubt::Retry,
             not_before: None,
+            deadline: None,
+            routes: vec![RouteTo { project: 1, bucket, model: MODEL.to_owned(), fallback: false }],
+            patience_ms: 0,
+            spread: false,
+            max_cost_nanos: None,
+            spent_nanos: 0,
+            paused: None,
+            submitted_at: UnixMs(0),
             remaining: items.into(),
             succeeded: 0,
             stopped: None,
@@ -129,6 +137,7 @@ impl Sim {
                 self.settled.extend(rows);
                 Event::Settled(items)
             }
+            Effect::Requeue(batch) => Event::Requeued { batch, count: Ok(0) },
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
             Effect::Remember(_) => Event::Kept,
             Effect::Count(order) => {
@@ -181,15 +190,14 @@ async fn an_endpoint_that_refuses_connections_is_tried_at_most_ten_times_in_a_mi
 }
 
 #[tokio::test]
-async fn an_item_is_failed_by_its_fifth_server_error_with_the_provider_s_words() {
+async fn an_outage_parks_an_item_and_does_not_fail_it() {
     let mut sim = Sim::new(1).await;
     sim.run(Duration::from_mins(10), |_| refused(503, "the model is overloaded", ""));
     assert_eq!(sim.sent.len(), 5);
+    assert!(sim.states().iter().all(|state| *state == ItemState::Queued));
+    sim.run(Duration::from_mins(32), |_| answered());
     let last = sim.settled.last().unwrap().item.as_ref().unwrap();
-    assert_eq!((last.state, last.attempts), (ItemState::Failed, 5));
-    let line = last.line.as_deref().unwrap();
-    assert!(line.contains("503") && line.contains("the model is overloaded"), "{line}");
-    assert!(sim.states()[..4].iter().all(|state| *state == ItemState::Queued));
+    assert_eq!((last.state, last.attempts), (ItemState::Succeeded, 5));
 }
 
 #[tokio::test]

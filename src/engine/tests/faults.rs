@@ -17,20 +17,49 @@ fn warm() -> World {
 }
 
 #[test]
-fn five_server_errors_fail_an_item() {
-    let mut world = warm();
-    world.provider = Box::new(|_, _| overloaded());
-    world.open(batch(1, 1), 1);
-    world.run_for(10 * MINUTE_MS);
-    assert_eq!(world.sent.len(), 5);
+fn an_item_that_alone_is_answered_with_errors_is_parked_three_times_and_failed() {
+    let mut world = World::new();
+    world.proven();
+    world.bucket(1, 1, &[rpm(4)]);
+    world.provider =
+        Box::new(
+            |order, _| {
+                if order.item.id == BatchId(1).item(1) { overloaded() } else { answers::ok() }
+            },
+        );
+    world.open(batch(1, 1), 500);
+    world.run_for(20 * MINUTE_MS);
+    let sent = |world: &World| world.lines().iter().filter(|line| **line == (1, 1)).count();
+    assert_eq!(sent(&world), 5, "then it is parked");
+    world.run_for(65 * MINUTE_MS);
+    assert_eq!(sent(&world), 7);
+    world.run_for(60 * MINUTE_MS);
+    assert_eq!(sent(&world), 8);
     assert_eq!(world.closed, [BatchId(1)]);
     let (_, item) = world.items_of(1)[0];
-    assert_eq!((item.state, item.queued.attempts), (ItemState::Failed, 5));
+    assert_eq!((item.state, item.queued.attempts), (ItemState::Failed, 8));
     let line: serde_json::Value =
         serde_json::from_str(item.line.as_deref().expect("a results line")).expect("JSON");
     assert_eq!(line["error"]["code"], 503);
     assert_eq!(line["error"]["status"], "UNAVAILABLE");
     assert_eq!(line["error"]["message"], "the provider says 503");
+}
+
+/// The provider is down for six hours: no item is failed for it, and few requests are lost on it.
+#[test]
+fn an_outage_fails_nothing() {
+    let mut world = warm();
+    let up = world.now.wall.plus(6 * 60 * MINUTE_MS);
+    world.provider =
+        Box::new(move |_, now| if now.wall < up { overloaded() } else { answers::ok() });
+    world.open(batch(1, 1), 300);
+    world.run_for(6 * 60 * MINUTE_MS);
+    assert!(world.items.values().all(|item| item.state == ItemState::Queued));
+    assert!((30..=180).contains(&world.sent.len()), "{} attempts", world.sent.len());
+    let why = world.engine.why(BatchId(1), world.now).expect("it waits").1;
+    assert!(why.starts_with("the provider answered"), "{why}");
+    world.run_for(60 * MINUTE_MS);
+    assert_eq!(world.count(1, ItemState::Succeeded), 300);
 }
 
 #[test]
@@ -280,15 +309,17 @@ fn a_batch_with_too_many_retries_starts_nothing_new() {
         if let crate::upstream::Outcome::Refused(refusal) = &mut answer.report.outcome {
             refusal.retry_delay_ms = Some(3_600_000);
         }
-        if seen.insert(order.item.id) { answer } else { answers::ok() }
+        let errs = order.item.id % 4 != 0 && seen.insert(order.item.id);
+        if errs { answer } else { answers::ok() }
     });
-    world.open(batch(1, 1), 1_300);
+    world.open(batch(1, 1), 2_000);
     world.run_for(100_000);
-    let most = caps::RETRY_WAITING_MAX + 50;
+    // A quarter is answered.
+    let most = caps::RETRY_WAITING_MAX / 3 * 4 + 100;
     assert!((caps::RETRY_WAITING_MAX..=most).contains(&world.sent.len()), "{}", world.sent.len());
     world.run_for(150 * MINUTE_MS);
     assert_eq!(world.closed, [BatchId(1)]);
-    assert_eq!(world.count(1, ItemState::Succeeded), 1_300);
+    assert_eq!(world.count(1, ItemState::Succeeded), 2_000);
 }
 
 /// A batch whose project was taken out of the configuration waits; it does not end the daemon.

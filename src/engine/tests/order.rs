@@ -58,17 +58,19 @@ fn a_blocked_bucket_does_not_stop_another() {
     assert_eq!(world.densest(1, MINUTE_MS, |weights| weights.requests), 2);
 }
 
-/// The head of a lane keeps its place though a smaller item would fit.
+/// A large item keeps its place: what is small goes past it only into what it will leave.
 #[test]
-fn a_large_item_is_not_overtaken() {
+fn a_large_item_is_not_delayed() {
     let mut world = World::new();
     world.proven();
     world.bucket(1, 1, &[tpm(100)]);
-    world.open_weighing(batch(1, 1), &[60, 90, 10]);
-    world.provider = Box::new(|_, _| answers::cut_off());
-    world.open_weighing(BatchSetup { priority: 2, ..batch(2, 1) }, &[10]);
+    world.open_weighing(batch(1, 1), &[60, 90]);
     world.run_for(1_000);
-    assert_eq!(world.lines(), [(1, 1)]);
+    world.open_weighing(BatchSetup { priority: 2, ..batch(2, 1) }, &[7, 7, 3]);
+    world.run_for(1_000);
+    assert_eq!(world.lines(), [(1, 1), (2, 1), (2, 3)]);
+    world.run_for(61_000);
+    assert_eq!(world.lines()[3..], [(1, 2)]);
 }
 
 /// A2, for a commit that takes its time.

@@ -274,6 +274,9 @@ impl World {
             let lane = self.engine.lanes.get(&route.bucket);
             route.project = lane.map_or(route.project, |lane| lane.project);
         }
+        if let [only] = setup.routes.as_mut_slice() {
+            only.model.clone_from(&setup.model);
+        }
         setup.remaining = u64::try_from(tokens.len()).expect("small");
         self.setups.insert(setup.id, setup.clone());
         self.tell(Event::BatchOpened(Box::new(setup)));

@@ -7,6 +7,7 @@
 //! [`units`] the values all speak in. A bucket's quota is a [`space`] (or several: `spaces`), in
 //! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
 //! shuts a bucket, [`learn`] is what refusals teach, and [`memory`] what of it is kept.
+//! [`reserve`] is what batches leave to interactive requests.
 //! [`estimate`] says how many tokens a text will take, [`offset`] where the provider's clock is.
 
 pub mod admit;
@@ -17,6 +18,7 @@ pub mod learn;
 pub mod limits;
 pub mod memory;
 pub mod offset;
+pub mod reserve;
 pub mod space;
 mod spaces;
 pub mod units;

@@ -264,6 +264,7 @@ impl Desk {
             project: ids.id,
             pace: Pace::of(project, &stated),
             tier: project.tier.clone(),
+            reserve: start::reserve_of(project),
             shared: stated.shared,
             buckets,
             forget: forgotten,

@@ -174,6 +174,7 @@ impl Engine {
         project.pace = new.pace;
         project.tier = new.tier;
         let day = project.day.clone();
+        self.gate.set_reserve(ProjectId(new.project), new.reserve);
         self.gate.share(ProjectId(new.project), new.shared, day.clone(), now);
         for (id, group, rule) in new.buckets {
             let known = self.lanes.contains_key(&id);

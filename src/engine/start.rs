@@ -18,6 +18,7 @@ use crate::gate::day::{DAY_EDGE_MS, DayCharge};
 use crate::gate::limits::{Allowance, Limit, MINUTE_MS, Source, Window};
 use crate::gate::memory::Memory;
 use crate::gate::offset::Offsets;
+use crate::gate::reserve::Reserve;
 use crate::gate::units::{BootMs, KeyId, Metric, Now, ProjectId, UnixMs};
 use crate::gate::window::DELTA_MS;
 use crate::schedule::TenantId;
@@ -326,6 +327,7 @@ fn add_project(
     let stated = Stated::of(project);
     let models = models_of(project, &stated, &ids.buckets);
     let pace = Pace::of(project, &stated);
+    engine.gate.set_reserve(ProjectId(ids.id), reserve_of(project));
     engine.gate.share(ProjectId(ids.id), stated.shared, day.clone(), now);
     for (group, (_, limits)) in stated.groups {
         let Some(&id) = ids.buckets.get(&group) else { continue };
@@ -355,6 +357,14 @@ fn add_project(
     };
     engine.projects.insert(ids.id, state);
     Ok(models)
+}
+
+/// What batches of a project leave to interactive requests.
+pub(super) fn reserve_of(project: &config::Project) -> Reserve {
+    match project.reserve {
+        config::Reserve::Auto => Reserve::Auto,
+        config::Reserve::Percent(percent) => Reserve::Fixed { permille: u64::from(percent) * 10 },
+    }
 }
 
 /// How fast a project may start requests.

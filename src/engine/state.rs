@@ -12,6 +12,7 @@ use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
 use crate::gate::offset::Offsets;
+use crate::gate::reserve::Reserve;
 use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
@@ -165,6 +166,8 @@ pub struct NewLimits {
     pub(super) pace: Pace,
     /// What it pays by.
     pub(super) tier: String,
+    /// What its batches leave to interactive requests.
+    pub(super) reserve: Reserve,
     /// What all of its buckets share.
     pub(super) shared: Vec<Limit>,
     /// Its buckets, with their quota groups and what they may do.

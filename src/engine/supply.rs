@@ -8,6 +8,7 @@ use super::state::Effect;
 use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::Window;
+use crate::gate::reserve::Firm;
 use crate::gate::units::{BootMs, Metric, Now, Weights};
 use crate::gate::verdict::{Beside, Verdict};
 use crate::gate::window::AttemptId;
@@ -124,7 +125,10 @@ impl Supply for Round<'_> {
         self.engine.gate.headroom(&ask(bucket, 0, *need), now)
     }
 
-    fn set_firm(&mut self, _bucket: BucketId, _firm: Option<(Weights, bool)>) {}
+    fn set_firm(&mut self, bucket: BucketId, firm: Option<(Weights, bool)>) {
+        let firm = firm.map(|(need, whole)| Firm { need, whole });
+        self.engine.gate.set_firm(bucket, firm);
+    }
 
     fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
         self.engine.gate.unbound(attempts)

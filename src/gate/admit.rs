@@ -8,6 +8,7 @@ use super::block::Block;
 use super::day::{DayCharge, DayEdges, opening};
 use super::learn::Trust;
 use super::limits::{Limit, MINUTE_MS};
+use super::reserve::{Claim, Firm, Reserve};
 use super::space::{Reading, Space, Towards, View};
 use super::spaces::Spaces;
 use super::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
@@ -36,9 +37,10 @@ pub struct Gate {
 
 /// What a project's buckets have in common.
 #[derive(Clone, Debug, Default)]
-struct Owner {
+pub(super) struct Owner {
     shared: Option<Spaces>,
     edges: DayEdges,
+    pub(super) reserve: Reserve,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub(super) struct Bucket {
     /// When the last batch request was reserved, and the last interactive one.
     pub(super) last_batch: Option<BootMs>,
     pub(super) last_interactive: Option<BootMs>,
+    /// The batch request that interactive ones make way for.
+    pub(super) firm: Option<Firm>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +100,7 @@ impl Gate {
             block: None,
             last_batch: None,
             last_interactive: None,
+            firm: None,
         };
         let previous = self.buckets.insert(id, bucket);
         assert!(previous.is_none(), "bucket {id:?} defined twice");
@@ -178,7 +183,7 @@ impl Gate {
             if needs > limit.value && limit.says_never() {
                 never.get_or_insert_with(|| too_large(limit, needs));
             } else if let Some(until) = reading.until {
-                note(until, &|| short_of(limit, needs, reading));
+                note(until, &|| short_of(limit, needs, reading, ask.class));
             }
         });
         match (never, longest) {
@@ -202,9 +207,11 @@ impl Gate {
             let state = states.next().expect("a state for each limit, in the same order");
             let need = ask.need.get(state.limit.metric);
             if need > 0 {
-                let over = reading.used.saturating_add(need).saturating_sub(reading.usable);
+                let usable = reading.usable.saturating_sub(reading.kept);
+                let over = reading.used.saturating_add(need).saturating_sub(usable);
                 let leaving = space.leaving(index, over);
-                needs.push(Requirement { state, needs: need, fits_at: reading.until, leaving });
+                let Reading { kept, until: fits_at, .. } = reading;
+                needs.push(Requirement { state, needs: need, kept, fits_at, leaving });
             }
         });
         Explanation { verdict, needs }
@@ -217,7 +224,12 @@ impl Gate {
     /// When the attempt is known already.
     pub fn reserve(&mut self, id: AttemptId, ask: &Ask, now: Now) -> NaiveDate {
         let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
-        self.each(&ask, &mut |space| space.enter(&ask.need));
+        self.each(&ask, &mut |space| {
+            space.enter(&ask.need);
+            if ask.class == Class::Interactive {
+                space.begin_beside().enter(&ask.need, now);
+            }
+        });
         let edges = self.edges(ask.bucket);
         let bucket = self.bucket(ask.bucket);
         let day_lo = bucket.spaces.all.days.first_day(now, edges);
@@ -257,7 +269,12 @@ impl Gate {
         }
         let previous = open.u.replace(u);
         let ask = open.ask;
-        self.each(&ask, &mut |space| space.bound(id, &ask.need, previous, u));
+        self.each(&ask, &mut |space| {
+            space.bound(id, &ask.need, previous, u);
+            if let Some(it) = space.beside(ask.class) {
+                it.space.bound(id, &ask.need, previous, u);
+            }
+        });
     }
 
     /// Ends an attempt that reached the provider: its weight becomes what was really used. Returns
@@ -286,6 +303,10 @@ impl Gate {
             space.settle(id, (&open.ask.need, &actual), u, end);
             space.days.charge(charge, &actual);
             space.let_go(now);
+            if let Some(it) = space.beside(open.ask.class) {
+                it.space.settle(id, (&open.ask.need, &actual), u, end);
+                it.settled(&actual, now);
+            }
         });
         let bucket = self.bucket(open.ask.bucket);
         bucket.forget_canary(id);
@@ -299,7 +320,12 @@ impl Gate {
     /// When the books in memory contradict themselves.
     pub fn void(&mut self, id: AttemptId) {
         let Some(open) = self.attempts.remove(&id) else { return };
-        self.each(&open.ask, &mut |space| space.discard(id, &open.ask.need, open.u));
+        self.each(&open.ask, &mut |space| {
+            space.discard(id, &open.ask.need, open.u);
+            if let Some(it) = space.beside(open.ask.class) {
+                it.space.discard(id, &open.ask.need, open.u);
+            }
+        });
         self.bucket(open.ask.bucket).forget_canary(id);
     }
 
@@ -398,6 +424,12 @@ impl Gate {
         longest.unwrap_or(0).max(MINUTE_MS) + GAMMA_MS
     }
 
+    /// The longest rolling window in which requests of a bucket count.
+    pub(super) fn longest_of(&self, bucket: &Bucket) -> u64 {
+        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
+        shared.map_or(0, Spaces::longest_window_ms).max(bucket.spaces.longest_window_ms())
+    }
+
     /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
     /// opens.
     ///
@@ -465,6 +497,10 @@ impl Gate {
         self.buckets.get_mut(&id).expect("every bucket in use is defined at start")
     }
 
+    pub(super) fn owner(&mut self, project: ProjectId) -> &mut Owner {
+        self.owners.entry(project).or_default()
+    }
+
     pub(super) fn edges(&self, bucket: BucketId) -> DayEdges {
         let project = self.buckets.get(&self.root(bucket)).map(|bucket| bucket.project);
         let owner = project.and_then(|project| self.owners.get(&project));
@@ -513,7 +549,7 @@ impl Gate {
         let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
         let edges = self.edges(ask.bucket);
         let delta_ms = self.bucket(ask.bucket).trust.delta_ms();
-        let view = View { now, edges, delta_ms };
+        let view = View { now, edges, delta_ms, claim: self.claim(&ask) };
         self.each(&ask, &mut |space| {
             for index in 0..space.meters.len() {
                 let metric = space.meters[index].limit.metric;
@@ -532,8 +568,9 @@ impl Gate {
     /// without one, of every key.
     fn states(&mut self, root: BucketId, key: Option<KeyId>, now: Now) -> Vec<LimitState> {
         let edges = self.edges(root);
+        let claim = Claim::OfInteractive(self.owner(self.buckets[&root].project).reserve);
         let bucket = self.buckets.get_mut(&root).expect("every bucket is defined at start");
-        let view = View { now, edges, delta_ms: bucket.trust.delta_ms() };
+        let view = View { now, edges, delta_ms: bucket.trust.delta_ms(), claim };
         let mut states = Vec::new();
         bucket.spaces.states(key, view, false, &mut states);
         for state in &mut states {
@@ -547,12 +584,18 @@ impl Gate {
     }
 }
 
-fn short_of(limit: &Limit, needs: u64, reading: Reading) -> Because {
+fn short_of(limit: &Limit, needs: u64, reading: Reading, class: Class) -> Because {
+    let free = reading.usable.saturating_sub(reading.used);
     Because::Limit {
         dimension: limit.dimension(),
         needs,
-        free: reading.usable.saturating_sub(reading.used),
+        free: free.saturating_sub(reading.kept),
         limit: reading.usable,
+        kept: reading.kept.min(free),
+        kept_for: match class {
+            Class::Batch => Class::Interactive,
+            Class::Interactive => Class::Batch,
+        },
     }
 }
 

@@ -78,7 +78,7 @@ impl Gate {
         let windows: Vec<_> = self
             .buckets
             .iter()
-            .map(|(id, it)| (*id, it.spaces.longest_window_ms(), it.trust.delta_ms()))
+            .map(|(id, it)| (*id, self.longest_of(it), it.trust.delta_ms()))
             .collect();
         for (id, window_ms, delta_ms) in windows {
             let window_ms = window_ms.min(QUARANTINE_WINDOW_MAX_MS);

@@ -92,6 +92,11 @@ impl DayUse {
         Self { zone, cached: None, settled: BTreeMap::new(), charges: 0, open: Sums::default() }
     }
 
+    /// What its days are.
+    pub(super) fn zone(&self) -> &QuotaDay {
+        &self.zone
+    }
+
     /// The quota day that holds `at`.
     pub(super) fn span(&mut self, at: UnixMs) -> DaySpan {
         let time = at.to_utc();

@@ -6,6 +6,7 @@ use super::day::opening;
 use super::estimate::Overruns;
 use super::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use super::memory::Learned;
+use super::reserve::Claim;
 use super::space::{Towards, View, WHOLE};
 use super::units::{BootMs, Class, Metric, Now};
 use super::verdict::Ask;
@@ -38,7 +39,7 @@ const PROBE_MS: u64 = 300_000;
 const PROBES: u32 = 4;
 
 /// Batch requests keep their distance for so long after an interactive one.
-const BESIDE_INTERACTIVE_MS: u64 = 900_000;
+pub(super) const BESIDE_INTERACTIVE_MS: u64 = 900_000;
 
 /// A refusal with a 429, as far as it concerns quotas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -299,7 +300,7 @@ impl Gate {
         let bucket = self.bucket(ask.bucket);
         let Some(window @ Window::Rolling { ms }) = quota.window else { return };
         let Some(index) = bucket.meter(quota.metric, window) else { return };
-        let view = View { now, edges, delta_ms: bucket.trust.delta_ms() };
+        let view = View { now, edges, delta_ms: bucket.trust.delta_ms(), claim: Claim::Nothing };
         let used = bucket.spaces.all.read(index, Towards::default(), view).used;
         let meter = &bucket.spaces.all.meters[index];
         let limit = meter.limit.value;
@@ -365,7 +366,7 @@ impl Gate {
             trust.others = None;
             bucket.spaces.all.meters.iter_mut().for_each(|meter| meter.share = WHOLE);
         }
-        let view = View { now, edges, delta_ms: trust.delta_ms() };
+        let view = View { now, edges, delta_ms: trust.delta_ms(), claim: Claim::Nothing };
         let space = &mut bucket.spaces.all;
         for index in 0..space.meters.len() {
             if space.meters[index].share == WHOLE {

@@ -8,6 +8,7 @@
 //! which [`window`] and [`day`] hold the arithmetic of rolling windows and of quota days. `block`
 //! shuts a bucket, [`learn`] is what refusals teach, and [`memory`] what of it is kept.
 //! [`share`] tells what part of a quota a request takes, and how much is left beside others.
+//! [`reserve`] is what batches leave to interactive requests.
 //! [`estimate`] says how many tokens a text will take, [`offset`] where the provider's clock is.
 
 pub mod admit;
@@ -18,6 +19,7 @@ pub mod learn;
 pub mod limits;
 pub mod memory;
 pub mod offset;
+pub mod reserve;
 pub mod share;
 pub mod space;
 mod spaces;

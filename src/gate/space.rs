@@ -4,7 +4,8 @@
 use super::admit::Open;
 use super::day::{DayEdges, DayUse};
 use super::limits::{Limit, MINUTE_MS, Window};
-use super::units::{BootMs, Metric, Now, UnixMs, Weights};
+use super::reserve::{Claim, Interactive, bar};
+use super::units::{BootMs, Class, Metric, Now, UnixMs, Weights};
 use super::window::{AttemptId, Holder, Occupancy};
 use crate::calendar::QuotaDay;
 
@@ -23,6 +24,7 @@ pub(super) struct View {
     pub(super) now: Now,
     pub(super) edges: DayEdges,
     pub(super) delta_ms: u64,
+    pub(super) claim: Claim,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Space {
     /// The first is a minute's, also when no limit asks.
     books: Vec<Occupancy>,
     pub(super) days: DayUse,
+    /// What interactive attempts hold of it, since the first.
+    pub(super) interactive: Option<Box<Interactive>>,
 }
 
 /// A limit and where its use is counted.
@@ -69,6 +73,8 @@ pub(super) struct Reading {
     pub(super) reserved: u64,
     /// What may be used of it at present.
     pub(super) usable: u64,
+    /// What of that others are to have.
+    pub(super) kept: u64,
     /// When the request fits; none when it does now.
     pub(super) until: Option<BootMs>,
 }
@@ -99,6 +105,7 @@ impl Space {
             meters: Vec::new(),
             books: vec![Occupancy::new(MINUTE_MS, false)],
             days: DayUse::new(day),
+            interactive: None,
         };
         space.set_limits(limits);
         space
@@ -159,22 +166,41 @@ impl Space {
                 book.enter_open(*id, open);
             }
         }
+        if let Some(it) = &mut self.interactive {
+            let of_it = open.iter().filter(|(_, open)| open.ask.class == Class::Interactive);
+            let of_it: Vec<_> = of_it.copied().collect();
+            let limits = self.meters.iter().map(|meter| meter.limit.clone()).collect();
+            it.space.redefine(limits, &of_it, now);
+            it.tidy();
+        }
     }
 
     /// Enters an attempt that was under way before the space came into being.
     pub(super) fn enter_open(&mut self, id: AttemptId, open: &Open) {
+        self.enter_open_here(id, open);
+        if open.ask.class == Class::Interactive {
+            self.begin_beside().space.enter_open_here(id, open);
+        }
+    }
+
+    fn enter_open_here(&mut self, id: AttemptId, open: &Open) {
         self.books.iter_mut().for_each(|book| book.enter_open(id, open));
         self.days.enter(&open.ask.need);
     }
 
     /// Takes over what another space holds of attempts that are over.
-    pub(super) fn absorb(&mut self, other: &Self, now: Now, is_open: impl Fn(AttemptId) -> bool) {
+    pub(super) fn absorb(&mut self, other: &Self, now: Now, is_open: &dyn Fn(AttemptId) -> bool) {
         for book in &mut self.books {
             for known in other.books.iter().filter(|known| known.counts_from_bound()) {
-                book.inherit(known, now, &is_open);
+                book.inherit(known, now, is_open);
             }
         }
         self.days.absorb(&other.days);
+        if let Some(theirs) = &other.interactive {
+            let ours = self.begin_beside();
+            ours.space.absorb(&theirs.space, now, is_open);
+            ours.join(theirs);
+        }
     }
 
     pub(super) fn enter(&mut self, weights: &Weights) {
@@ -252,35 +278,67 @@ impl Space {
     /// How the limit at `index` stands towards a request.
     pub(super) fn read(&mut self, index: usize, towards: Towards, view: View) -> Reading {
         let Towards { needs, more, staying } = towards;
+        let kept = self.kept(index, view);
         let meter = &self.meters[index];
         let (metric, usable) = (meter.limit.metric, meter.usable());
-        // What is larger than all that may be used goes alone.
-        let bar = usable.max(needs);
         match meter.at {
             At::Book(book) => {
                 let book = &mut self.books[book];
                 let used = book.used(metric, view.now);
                 let total = used.saturating_add(more).saturating_add(needs);
-                let full = needs > 0 && total > bar;
-                let until = full.then(|| {
-                    book.frees_at(metric, (total - bar, staying), view.now, view.delta_ms)
-                });
-                Reading { used, reserved: book.reserved(metric), usable, until }
+                let bar = bar(usable, kept.unwrap_or(0), needs, view.claim);
+                let until = match kept {
+                    _ if needs == 0 || total <= bar => None,
+                    None => {
+                        let excess = (total - bar, staying);
+                        Some(book.frees_at(metric, excess, view.now, view.delta_ms))
+                    }
+                    Some(_) => Some(self.room_at(index, towards, view)),
+                };
+                let reserved = self.reserved(index);
+                Reading { used, reserved, usable, kept: kept.unwrap_or(0), until }
             }
             At::Day => {
                 let today = self.days.today(view.now, view.edges).key;
-                let opens = match needs {
-                    0 => None,
-                    _ => self.days.opens(metric, (needs, more, bar), view.now, view.edges),
+                let opens = match kept {
+                    _ if needs == 0 => None,
+                    None => {
+                        let bar = usable.max(needs);
+                        self.days.opens(metric, (needs, more, bar), view.now, view.edges)
+                    }
+                    Some(_) => self.day_opens(index, towards, view),
                 };
                 Reading {
                     used: self.days.used(today, metric),
                     reserved: self.days.reserved(metric),
                     usable,
+                    kept: kept.unwrap_or(0),
                     until: opens.map(|opens| view.now.boot_at(opens)),
                 }
             }
         }
+    }
+
+    /// What the window of the limit at `index` holds; nothing of a day.
+    pub(super) fn used(&mut self, index: usize, now: Now) -> u64 {
+        let meter = &self.meters[index];
+        match meter.at {
+            At::Book(book) => self.books[book].used(meter.limit.metric, now),
+            At::Day => 0,
+        }
+    }
+
+    /// The window of the limit at `index`, unless it is a day's, and what is counted in it.
+    pub(super) fn book(&self, index: usize) -> Option<(&Occupancy, Metric)> {
+        let meter = &self.meters[index];
+        match meter.at {
+            At::Book(book) => Some((&self.books[book], meter.limit.metric)),
+            At::Day => None,
+        }
+    }
+
+    fn reserved(&self, index: usize) -> u64 {
+        self.book(index).map_or(0, |(book, metric)| book.reserved(metric))
     }
 
     /// What leaves the window of the limit at `index`, in order, up to `enough` in sum.

@@ -96,7 +96,7 @@ impl Spaces {
                 continue;
             }
             for index in 0..space.meters.len() {
-                let Reading { used, reserved, usable, .. } =
+                let Reading { used, reserved, usable, kept, .. } =
                     space.read(index, Towards::default(), view);
                 states.push(LimitState {
                     limit: space.meters[index].limit.clone(),
@@ -106,6 +106,7 @@ impl Spaces {
                     used,
                     reserved,
                     free: usable.saturating_sub(used),
+                    reserve: kept,
                     next_free: space.next_free(index, view),
                     provider_allows: None,
                 });
@@ -116,9 +117,9 @@ impl Spaces {
     /// Takes over all that another bucket's spaces hold; `theirs` are the attempts open there.
     pub(super) fn absorb(&mut self, other: &Self, theirs: &[(AttemptId, Open)], now: Now) {
         let is_open = |id| theirs.iter().any(|(known, _)| *known == id);
-        self.all.absorb(&other.all, now, is_open);
+        self.all.absorb(&other.all, now, &is_open);
         for (key, space) in &other.by_key {
-            self.of_key(*key).absorb(space, now, is_open);
+            self.of_key(*key).absorb(space, now, &is_open);
         }
         self.enter_open(theirs);
     }
@@ -126,12 +127,12 @@ impl Spaces {
     /// Takes over what a bucket's spaces hold of attempts that are not among `open`.
     pub(super) fn take_over(&mut self, other: &Self, open: &[(AttemptId, Open)], now: Now) {
         let is_open = |id| open.iter().any(|(known, _)| *known == id);
-        self.all.absorb(&other.all, now, is_open);
+        self.all.absorb(&other.all, now, &is_open);
         for (key, space) in other.by_key.iter().filter(|_| self.keyed) {
             self.by_key
                 .entry(*key)
                 .or_insert_with(|| Space::new(self.key_limits.clone(), self.day.clone()))
-                .absorb(space, now, is_open);
+                .absorb(space, now, &is_open);
         }
     }
 

@@ -62,6 +62,10 @@ pub enum Because {
         free: u64,
         /// What may be used at present.
         limit: u64,
+        /// What of that is kept from the request, because `kept_for` is to have it.
+        kept: u64,
+        /// Who has it.
+        kept_for: Class,
     },
     /// The provider said no, or the bucket waits for a proof that it says yes again.
     Blocked {
@@ -78,8 +82,13 @@ pub enum Because {
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limit { dimension, needs, free, limit } => {
-                write!(f, "{dimension}: needs {needs}, {free} of {limit} free")
+            Self::Limit { dimension, needs, free, limit, kept, kept_for } => {
+                write!(f, "{dimension}: needs {needs}, {free} of {limit} free")?;
+                match kept_for {
+                    _ if *kept == 0 => Ok(()),
+                    Class::Interactive => write!(f, " ({kept} kept for interactive)"),
+                    Class::Batch => write!(f, " ({kept} kept for a batch that has waited long)"),
+                }
             }
             Self::Blocked { reason } => f.write_str(reason),
             Self::Paced { gap_ms } => write!(f, "paced: one request every {gap_ms} ms"),
@@ -120,6 +129,8 @@ pub struct LimitState {
     pub reserved: u64,
     /// What is left of what is usable.
     pub free: u64,
+    /// What batches leave of it to interactive requests now.
+    pub reserve: u64,
     /// When the next part of a rolling window frees, `None` when of nothing in it the end is known;
     /// of a quota day always its end.
     pub next_free: Option<UnixMs>,
@@ -144,6 +155,8 @@ pub struct Requirement {
     pub state: LimitState,
     /// What the request needs of it.
     pub needs: u64,
+    /// What of the limit is kept from it now.
+    pub kept: u64,
     /// When it fits in this limit; `None` when it does now.
     pub fits_at: Option<BootMs>,
     /// What leaves until then, in order, at most 20 of them.

@@ -69,6 +69,11 @@ impl Occupancy {
     /// What is occupied at `now`, after letting go of what has left.
     pub(super) fn used(&mut self, metric: Metric, now: Now) -> u64 {
         self.let_go(now);
+        self.total(metric)
+    }
+
+    /// What was occupied when it was last let go of what had left.
+    pub(super) fn total(&self, metric: Metric) -> u64 {
         self.open.get(metric).saturating_add(self.closed.get(metric))
     }
 
@@ -202,7 +207,8 @@ impl Occupancy {
         }
     }
 
-    fn expiry(&self, u: BootMs) -> BootMs {
+    /// Until when what was counted by `u` keeps its place.
+    pub(super) fn expiry(&self, u: BootMs) -> BootMs {
         u.plus(self.window_ms).plus(GAMMA_MS)
     }
 }

@@ -132,6 +132,9 @@ pub fn text(report: &ExplainReport) -> String {
             amount(limit.free),
             amount(usable)
         );
+        if let Some(kept) = limit.reserved_for_interactive {
+            line += &format!(" ({} kept for interactive)", amount(kept));
+        }
         if let Some(at) = need.fits_at {
             line += "; fits at ";
             line += &time(at);

@@ -104,6 +104,9 @@ pub struct LimitOut {
     pub reserved: u64,
     /// What is left.
     pub free: u64,
+    /// What of it batches leave to interactive requests now; absent for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved_for_interactive: Option<u64>,
     /// When the next part of a rolling window frees; absent when nothing is known to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_free_at: Option<DateTime<Utc>>,
@@ -284,6 +287,7 @@ pub(super) fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
         used: *used,
         reserved: *reserved,
         free: *free,
+        reserved_for_interactive: Some(state.reserve).filter(|reserve| *reserve > 0),
         next_free_at,
         resets_at,
         source: limit.source.to_string(),

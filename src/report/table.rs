@@ -289,7 +289,10 @@ fn state_word(state: BucketState) -> &'static str {
 
 fn limit_cells(limit: &LimitOut) -> [Cell; 8] {
     let amount = |value| amount(&limit.dimension, value);
-    let free = Cell::new(amount(limit.free));
+    let free = Cell::new(match limit.reserved_for_interactive {
+        Some(kept) => format!("{} ({} for interactive)", amount(limit.free), amount(kept)),
+        None => amount(limit.free),
+    });
     let whose = match (&limit.scope, limit.shared) {
         (Some(_), true) => " (each key, all models)",
         (Some(_), false) => " (each key)",

@@ -10,6 +10,7 @@ use crate::engine::start::Pace;
 use crate::engine::state::{Event, NewLimits, Question, Rule};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source};
+use crate::gate::reserve::Reserve;
 use crate::gate::units::Weights;
 use crate::gate::verdict::Verdict;
 use crate::store::{BatchId, ItemState};
@@ -21,6 +22,7 @@ pub(super) fn changed(rules: impl IntoIterator<Item = (i64, Rule)>) -> Event {
     let group = |(id, rule)| (BucketId(id), format!("group-{id}"), rule);
     Event::Limits(Box::new(NewLimits {
         tier: "free".to_owned(),
+        reserve: Reserve::Auto,
         project: 1,
         pace: Pace { max_in_flight: 1_000, starts_per_second: caps::STARTS_PER_SECOND },
         shared: Vec::new(),
@@ -55,9 +57,12 @@ fn another_tier_is_taken_up() {
     let mut world = World::new();
     world.bucket(1, 1, &[rpm(5)]);
     let Event::Limits(new) = changed([(1, to(&[rpm(5)]))]) else { panic!("limits") };
-    let new = NewLimits { tier: "tier2".to_owned(), ..*new };
+    let reserve = Reserve::Fixed { permille: 200 };
+    let new = NewLimits { tier: "tier2".to_owned(), reserve, ..*new };
     world.engine.step(world.now, [Event::Limits(Box::new(new))]);
     assert_eq!(world.engine.projects[&1].tier, "tier2");
+    let state = world.engine.gate.state(ONE, world.now);
+    assert_eq!(state[0].reserve, 1);
 }
 
 #[test]

@@ -9,11 +9,14 @@ use crate::gate::window::Holder;
 
 /// Where the limit of a verdict is among those of the explanation.
 fn tells(because: &Because, needs: &[Requirement], until: BootMs) -> bool {
-    let Because::Limit { dimension, needs: need, free, limit } = because else { return false };
+    let Because::Limit { dimension, needs: need, free, limit, kept, .. } = because else {
+        return false;
+    };
     needs.iter().any(|it| {
         let state = &it.state;
-        (state.limit.dimension(), it.needs, state.free, state.usable)
+        (state.limit.dimension(), it.needs, state.free.saturating_sub(it.kept), state.usable)
             == (*dimension, *need, *free, *limit)
+            && it.kept.min(state.free) == *kept
             && it.fits_at == Some(until)
     })
 }
@@ -63,7 +66,7 @@ proptest! {
                 prop_assert!(states.contains(&it.state), "{:?}", it.state);
                 prop_assert_eq!(it.needs, need.get(it.state.limit.metric));
                 prop_assert_eq!(it.fits_at.is_none(),
-                    it.state.used == 0 && it.needs > it.state.usable || it.needs <= it.state.free);
+                    it.state.used == 0 || it.needs + it.kept <= it.state.free);
                 prop_assert!(it.leaving.len() <= 20 && it.leaving.is_sorted_by_key(|it| it.at));
                 prop_assert!(it.leaving.iter().all(|gone| gone.at > now.boot && gone.weight > 0));
             }

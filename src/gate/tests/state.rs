@@ -60,8 +60,20 @@ fn the_smallest_limit_of_a_metric_is_found() {
 
 #[test]
 fn a_reason_reads_as_a_sentence() {
-    let because = Because::Limit { dimension: "tpm", needs: 120_000, free: 80_000, limit: 250_000 };
-    assert_eq!(because.to_string(), "tpm: needs 120000, 80000 of 250000 free");
+    let because = |kept, kept_for| Because::Limit {
+        dimension: "tpm",
+        needs: 120_000,
+        free: 80_000,
+        limit: 250_000,
+        kept,
+        kept_for,
+    };
+    let words = "tpm: needs 120000, 80000 of 250000 free";
+    assert_eq!(because(0, Class::Interactive).to_string(), words);
+    let kept = because(12_500, Class::Interactive).to_string();
+    assert_eq!(kept, format!("{words} (12500 kept for interactive)"));
+    let kept = because(9, Class::Batch).to_string();
+    assert_eq!(kept, format!("{words} (9 kept for a batch that has waited long)"));
     let because = Because::Blocked { reason: "the provider said 429 and no more".to_owned() };
     assert_eq!(because.to_string(), "the provider said 429 and no more");
 }

@@ -29,6 +29,7 @@ pub(super) fn limits_report() -> LimitsReport {
         used,
         reserved,
         free: value - used,
+        reserve: 0,
         next_free: next_free.map(at),
     };
     let minute = Window::Rolling { ms: 60_000 };

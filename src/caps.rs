@@ -93,6 +93,10 @@ pub(crate) const BAD_LINES_LISTED: usize = 1_000;
 /// Items imported in one transaction: about 5 ms of the writer.
 pub(crate) const IMPORT_SLICE: usize = 1_000;
 
+/// How long the first choice of a batch that does not say may be off before its fallbacks are
+/// tried, in milliseconds: shorter than the wait for another day, longer than a busy minute.
+pub(crate) const PATIENCE_MS: u64 = 15 * 60_000;
+
 /// Items exported in one read.
 pub(crate) const EXPORT_PAGE: i64 = 1_000;
 

@@ -175,6 +175,15 @@ impl Engine {
             }
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
+            Event::PauseBatch { batch, reason } => self.pause_batch(batch, reason),
+            Event::Reprioritise { batch, .. } => {
+                tracing::debug!(batch.id = batch.0, "another place in the order");
+            }
+            Event::RetryFailed { done, .. } => {
+                // Whoever asked may have gone away.
+                let _ = done.send(Err("the batch is open: try again when it is over".to_owned()));
+            }
+            Event::Pauses(pauses) => self.hold(pauses),
             Event::Swept(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
                     job.setup.remaining = 0;
@@ -194,6 +203,18 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn pause_batch(&mut self, batch: BatchId, reason: Option<String>) {
+        if let Some(job) = self.jobs.get_mut(&batch) {
+            job.setup.paused = reason;
+        }
+    }
+
+    /// Takes up what users hold by hand.
+    #[expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "kept by the planner")]
+    pub(super) fn hold(&mut self, pauses: Vec<(String, String)>) {
+        tracing::debug!(pauses = pauses.len(), "{} projects or models are held", pauses.len());
     }
 
     /// Adds a lane for a model that no preset and no configuration knows.

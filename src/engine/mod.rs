@@ -3,7 +3,7 @@
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
-//! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
+//! `start` rebuilds the state from the ledger, `routes` says where a batch may go, `intake` turns dropped files into batches,
 //! `export` turns finished batches into results files.
 
 mod conclude;
@@ -16,7 +16,9 @@ mod import;
 pub mod intake;
 mod learn;
 mod plan;
+pub mod routes;
 pub mod run;
+mod setup;
 pub mod start;
 mod state;
 #[cfg(test)]
@@ -25,5 +27,5 @@ mod tests;
 pub use core::Engine;
 pub use state::{
     BatchSetup, BucketView, CANCELLED, Effect, Event, Explained, NewLimits, ProjectView, Question,
-    SendOrder,
+    RouteTo, SendOrder,
 };

@@ -283,6 +283,8 @@ async fn build(
         engine.observe(&observation);
     }
     restore(&mut engine, reader, &Keys(keys), now).await?;
+    engine
+        .hold(reader.pauses().await?.into_iter().map(|held| (held.project, held.group)).collect());
     Ok((engine, routes))
 }
 

@@ -5,19 +5,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
+pub use super::setup::{BatchSetup, RouteTo};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
 use crate::caps;
-use crate::formats::{Dialect, InDoubt};
+use crate::formats::Dialect;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
 use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
-use crate::store::{
-    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
-};
+use crate::store::{BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.
@@ -104,6 +103,31 @@ pub enum Event {
         /// Whether the user said so.
         cancelled: bool,
     },
+    /// A user holds a batch, or lets it go again.
+    PauseBatch {
+        /// Which.
+        batch: BatchId,
+        /// Why it is held; none to let it go.
+        reason: Option<String>,
+    },
+    /// A batch has another place in the order.
+    Reprioritise {
+        /// Which.
+        batch: BatchId,
+        /// 0 high, 1 normal, 2 low.
+        priority: u8,
+        /// When it should be done, from now on; none when it has no deadline.
+        deadline: Option<UnixMs>,
+    },
+    /// The failed items of an open batch shall be tried again.
+    RetryFailed {
+        /// Which.
+        batch: BatchId,
+        /// Told how many they are, or why not.
+        done: oneshot::Sender<Result<u64, String>>,
+    },
+    /// What users hold by hand, all of it: names of projects and quota groups, `*` for all.
+    Pauses(Vec<(String, String)>),
     /// A stopped batch has no queued item left.
     Swept(BatchId),
     /// A batch is over and its results are durable.
@@ -229,65 +253,6 @@ pub struct SendOrder {
     pub dialect: Dialect,
     /// Not to be sent any more at this instant: the distance to others was kept for an earlier one.
     pub stale_at: Option<BootMs>,
-}
-
-/// A batch as the engine needs it.
-#[derive(Clone, Debug)]
-pub struct BatchSetup {
-    /// The row id.
-    pub id: BatchId,
-    /// Its bucket.
-    pub bucket: BucketId,
-    /// Its directory under `working/`.
-    pub work: String,
-    /// The dialect of its file.
-    pub dialect: Dialect,
-    /// The model.
-    pub model: String,
-    /// The tenant.
-    pub tenant: String,
-    /// 0 high, 1 normal, 2 low.
-    pub priority: u8,
-    /// What to do with an item whose attempt was cut off.
-    pub in_doubt: InDoubt,
-    /// Nothing is sent before this.
-    pub not_before: Option<UnixMs>,
-    /// Items that have not come to their end.
-    pub remaining: u64,
-    /// Items that were answered.
-    pub succeeded: u64,
-    /// Why nothing of it is sent any more, and whether the user said so.
-    pub stopped: Option<(String, bool)>,
-}
-
-impl BatchSetup {
-    /// What the engine needs of a batch that is open.
-    ///
-    /// # Errors
-    /// When the row holds a word that this version does not know.
-    pub fn of(batch: &Batch) -> Result<Self, StoreError> {
-        let unknown = |column: &str, word: &str| {
-            StoreError::Inconsistent(format!("batch.{column} of {} is {word}", batch.uid))
-        };
-        let done = batch.succeeded + batch.failed + batch.cancelled;
-        Ok(Self {
-            id: batch.id,
-            bucket: batch.bucket_id,
-            work: batch.work.clone(),
-            dialect: batch.dialect.parse().map_err(|_| unknown("dialect", &batch.dialect))?,
-            model: batch.model.clone(),
-            tenant: batch.tenant.clone(),
-            priority: batch.priority,
-            in_doubt: batch.in_doubt.parse().map_err(|_| unknown("in_doubt", &batch.in_doubt))?,
-            not_before: batch.not_before,
-            remaining: batch.items.saturating_sub(done),
-            succeeded: batch.succeeded,
-            stopped: batch.stopped.clone().map(|reason| {
-                let cancelled = reason == CANCELLED;
-                (reason, cancelled)
-            }),
-        })
-    }
 }
 
 /// Why a batch is stopped when its user said so.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::Timelike;
 use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
-use tidegate::engine::{BatchSetup, Effect, Engine, Event, SendOrder};
+use tidegate::engine::{BatchSetup, Effect, Engine, Event, RouteTo, SendOrder};
 use tidegate::formats::{Dialect, InDoubt};
 use tidegate::gate::admit::BucketId;
 use tidegate::gate::units::{BootMs, Now, UnixMs};
@@ -37,7 +37,7 @@ impl Sim {
         let store = Store::open(dir.path(), "a-boot").await.unwrap();
         let now = tidegate::clock::now();
         let (engine, routes) = start::assemble(&config, &store, now, 7).await.unwrap();
-        let Some((_, Route::Bucket { id: bucket, .. })) = routes.find("demo", MODEL) else {
+        let Some((project, Route::Bucket { id: bucket, .. })) = routes.find("demo", MODEL) else {
             panic!("{MODEL} has no bucket");
         };
         let id = BatchId(1);
@@ -62,6 +62,14 @@ impl Sim {
             tenant: "t".to_owned(),
             priority: 1,
             in_doubt: InDoubt::Retry,
+            routes: vec![RouteTo { project, bucket, model: MODEL.to_owned(), fallback: false }],
+            deadline: None,
+            max_cost_nanos: None,
+            spent_nanos: 0,
+            patience_ms: 900_000,
+            spread: false,
+            paused: None,
+            submitted_at: UnixMs(0),
             not_before: None,
             remaining: items.into(),
             succeeded: 0,

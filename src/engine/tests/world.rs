@@ -9,7 +9,9 @@ use super::answers::{self, Answer};
 use crate::caps;
 use crate::engine::core::Engine;
 use crate::engine::start::Pace;
-use crate::engine::state::{BatchSetup, Effect, Event, Key, Lane, Link, Project, SendOrder};
+use crate::engine::state::{
+    BatchSetup, Effect, Event, Key, Lane, Link, Project, RouteTo, SendOrder,
+};
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
@@ -143,6 +145,19 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
         tenant: "tenant".to_owned(),
         priority: 1,
         in_doubt: InDoubt::Retry,
+        routes: vec![RouteTo {
+            project: 1,
+            bucket: BucketId(bucket),
+            model: format!("model-{bucket}"),
+            fallback: false,
+        }],
+        deadline: None,
+        max_cost_nanos: None,
+        spent_nanos: 0,
+        patience_ms: 900_000,
+        spread: false,
+        paused: None,
+        submitted_at: UnixMs(0),
         not_before: None,
         remaining: 0,
         succeeded: 0,

@@ -4,7 +4,7 @@
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
 //! `start` rebuilds the state from the ledger, `routes` says where a batch may go, `intake` turns dropped files into batches,
-//! `export` turns finished batches into results files.
+//! `export` turns finished batches into results files, `retry` failed items into a new file.
 
 mod conclude;
 mod core;
@@ -16,6 +16,7 @@ mod import;
 pub mod intake;
 mod learn;
 mod plan;
+pub mod retry;
 pub mod routes;
 pub mod run;
 mod setup;

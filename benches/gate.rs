@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tidegate::calendar::QuotaDay;
 use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
-use tidegate::engine::{BatchSetup, Effect, Engine, Event};
+use tidegate::engine::{BatchSetup, Effect, Engine, Event, RouteTo};
 use tidegate::formats::{Dialect, InDoubt};
 use tidegate::gate::admit::{BucketId, Gate};
 use tidegate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
@@ -231,7 +231,7 @@ async fn engine(batches: i64) -> Result<(Engine, Vec<Effect>)> {
     let today = QuotaDay::pacific().span_at(START.wall.to_utc()).key;
     let mut events = vec![Event::Sealed { project, before: Some(today) }];
     for batch in (1..=batches).map(BatchId) {
-        events.push(Event::BatchOpened(Box::new(setup(batch, bucket))));
+        events.push(Event::BatchOpened(Box::new(setup(batch, project, bucket))));
         let items = (1..=512).map(|line| queued(batch.item(line))).collect();
         events.push(Event::Loaded { batch, items });
     }
@@ -239,7 +239,7 @@ async fn engine(batches: i64) -> Result<(Engine, Vec<Effect>)> {
     Ok((engine, effects))
 }
 
-fn setup(id: BatchId, bucket: BucketId) -> BatchSetup {
+fn setup(id: BatchId, project: i64, bucket: BucketId) -> BatchSetup {
     BatchSetup {
         id,
         bucket,
@@ -249,6 +249,14 @@ fn setup(id: BatchId, bucket: BucketId) -> BatchSetup {
         tenant: "uid:1000".to_owned(),
         priority: 1,
         in_doubt: InDoubt::Retry,
+        routes: vec![RouteTo { project, bucket, model: MODEL.to_owned(), fallback: false }],
+        deadline: None,
+        max_cost_nanos: None,
+        spent_nanos: 0,
+        patience_ms: 900_000,
+        spread: false,
+        paused: None,
+        submitted_at: UnixMs(0),
         not_before: None,
         remaining: 100_000,
         succeeded: 0,

@@ -27,9 +27,6 @@ pub(crate) const OUTAGE_MAX_MS: u64 = 600_000;
 /// Attempts after which also an item is failed that only ever went first: a day of waits.
 pub(crate) const OUTAGE_ATTEMPTS_MAX: u32 = 55;
 
-/// How far away a batch's first choices may be before it takes a fallback, in milliseconds.
-pub(crate) const PATIENCE_MS: u64 = 15 * 60_000;
-
 /// How far back the ledger is read at a start for what each tenant was served, in milliseconds.
 pub(crate) const SERVICE_BACK_MS: u64 = 30 * 60_000;
 
@@ -112,6 +109,10 @@ pub(crate) const BAD_LINES_LISTED: usize = 1_000;
 
 /// Items imported in one transaction: about 5 ms of the writer.
 pub(crate) const IMPORT_SLICE: usize = 1_000;
+
+/// How long the first choice of a batch that does not say may be off before its fallbacks are
+/// tried, in milliseconds: shorter than the wait for another day, longer than a busy minute.
+pub(crate) const PATIENCE_MS: u64 = 15 * 60_000;
 
 /// Items exported in one read.
 pub(crate) const EXPORT_PAGE: i64 = 1_000;

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::{Config, Project};
 use crate::engine::desk::{Desk, SharedRoutes};
 use crate::engine::intake::Intake;
+use crate::engine::routes as engine_routes;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
 use crate::engine::{BatchSetup, Event};
@@ -110,7 +111,8 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     };
     for batch in store.reader().unfinished_batches().await? {
         if batch.state == BatchState::Open {
-            let setup = Box::new(BatchSetup::of(&batch)?);
+            let reach = engine_routes::of_batch(&batch, &routes, &config);
+            let setup = Box::new(BatchSetup::of(&batch, reach)?);
             // The engine's inbox is empty yet and holds more than there are open batches; a send
             // past that waits for the engine, which is started below.
             let events = events.clone();
@@ -118,10 +120,9 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         }
     }
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
-    let defaults = config.defaults.clone();
     let routes = SharedRoutes::new(routes);
     let desk = Desk::new(config, store.clone(), events.clone(), routes.clone());
-    let intake = Intake { shell, routes, defaults, scanned };
+    let intake = Intake { shell, routes, desk: desk.clone(), scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
     let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone());
     let mut others = vec![tokio::spawn(intake.run(stopped.clone()))];

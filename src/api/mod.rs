@@ -1,7 +1,9 @@
 //! The daemon's own HTTP API: what the CLI and other programs ask it.
 //!
-//! `guard` decides who may ask, `routes` answers, `listen` binds and serves.
+//! `guard` decides who may ask, `routes` answers (`limits` and `control` what is changed), `listen`
+//! binds and serves.
 
+mod control;
 mod guard;
 mod limits;
 mod listen;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use control::{HoldBody, PriorityBody};
 pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 

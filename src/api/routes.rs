@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 
 use super::Api;
-use super::limits;
 use super::problem::Problem;
+use super::{control, limits};
 use crate::caps;
 use crate::clock;
 use crate::config::prices::Prices;
@@ -43,6 +43,12 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/batches/{id}", get(show_batch))
         .route("/api/v1/batches/{id}/results", get(batch_results))
         .route("/api/v1/batches/{id}/cancel", post(cancel_batch))
+        .route("/api/v1/batches/{id}/pause", post(control::pause_batch))
+        .route("/api/v1/batches/{id}/resume", post(control::resume_batch))
+        .route("/api/v1/batches/{id}/priority", post(control::set_priority))
+        .route("/api/v1/batches/{id}/retry", post(control::retry_batch))
+        .route("/api/v1/pause", get(control::list_pauses).post(control::pause))
+        .route("/api/v1/resume", post(control::resume))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(caps::API_BODY_MAX_BYTES))
@@ -111,7 +117,10 @@ async fn list_batches(
     Ok(Json(BatchesReport::new(shown, clock::now().wall)))
 }
 
-async fn show_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<Json<BatchOut>> {
+pub(super) async fn show_batch(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Answer<Json<BatchOut>> {
     let batch = api.find(&id).await?;
     let why = api.why(vec![batch.id]).await.remove(&batch.id);
     Ok(Json(api.shown(&batch, why)))
@@ -169,7 +178,7 @@ pub(super) fn stopping() -> Problem {
 }
 
 impl Api {
-    async fn find(&self, uid: &str) -> Answer<Batch> {
+    pub(super) async fn find(&self, uid: &str) -> Answer<Batch> {
         let found = self.inner.store.reader().batch_by_uid(uid).await?;
         found.ok_or_else(|| {
             let detail = format!(
@@ -181,7 +190,7 @@ impl Api {
     }
 
     /// Why batches wait; nothing when the engine is ending.
-    async fn why(&self, batches: Vec<BatchId>) -> BTreeMap<BatchId, (UnixMs, String)> {
+    pub(super) async fn why(&self, batches: Vec<BatchId>) -> BTreeMap<BatchId, (UnixMs, String)> {
         let (reply, answer) = oneshot::channel();
         match self.inner.queries.send(run::Query::Why(batches, reply)).await {
             Ok(()) => answer.await.unwrap_or_default(),
@@ -189,7 +198,7 @@ impl Api {
         }
     }
 
-    fn shown(&self, batch: &Batch, wait: Option<(UnixMs, String)>) -> BatchOut {
+    pub(super) fn shown(&self, batch: &Batch, wait: Option<(UnixMs, String)>) -> BatchOut {
         let results = results_path(&self.inner.spool, batch);
         BatchOut::new(batch, wait, results.as_deref())
     }

@@ -3,12 +3,16 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::client::{Source, source};
+use chrono::{DateTime, Utc};
+
+use super::client::{Daemon, Source, source};
 use super::{EX_FAILURE, EX_UNAVAILABLE, Failure, Global, no_overrides, print, print_json};
+use crate::api::PriorityBody;
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, Env};
-use crate::report::batches::{BatchOut, BatchesReport};
+use crate::formats::Priority;
+use crate::report::batches::{BatchOut, BatchesReport, RetryOut};
 use crate::report::table;
 use crate::store::{Batch, BatchState, Reader, StoreError};
 
@@ -36,6 +40,31 @@ enum What {
         /// Its id
         id: String,
     },
+    /// Holds a batch: nothing more of it is sent, and what is under way settles
+    Pause {
+        /// Its id
+        id: String,
+    },
+    /// Lets a held batch go on
+    Resume {
+        /// Its id
+        id: String,
+    },
+    /// Tries failed items again: of an open batch in their place, of a finished one as a new batch
+    Retry {
+        /// Its id
+        id: String,
+    },
+    /// Changes the order in which an open batch is sent
+    Priority {
+        /// Its id
+        id: String,
+        /// high, normal or low
+        priority: Priority,
+        /// When it should be done from now on (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        deadline: Option<DateTime<Utc>>,
+    },
     /// Writes the results of a finished batch
     Results {
         /// Its id
@@ -60,13 +89,22 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
             return Ok(0);
         }
         What::Show { id } => show(&config, &source, &id).await?,
-        What::Cancel { id } => match &source {
-            Source::Daemon(daemon) => daemon.post(&path_of(&id, "/cancel")).await?,
-            Source::Database(_) => {
-                let why = "no daemon runs: start it, since only it may write the database";
-                return Err(Failure::new(EX_UNAVAILABLE, why));
+        What::Cancel { id } => running(&source)?.post(&path_of(&id, "/cancel")).await?,
+        What::Pause { id } => running(&source)?.post(&path_of(&id, "/pause")).await?,
+        What::Resume { id } => running(&source)?.post(&path_of(&id, "/resume")).await?,
+        What::Priority { id, priority, deadline } => {
+            let body = PriorityBody { priority: priority.as_str().to_owned(), deadline };
+            running(&source)?.post_json(&path_of(&id, "/priority"), &body).await?
+        }
+        What::Retry { id } => {
+            let again: RetryOut = running(&source)?.post(&path_of(&id, "/retry")).await?;
+            if args.json {
+                print_json(&again);
+            } else {
+                print(&retried(&again));
             }
-        },
+            return Ok(0);
+        }
         What::Results { id, output } => {
             let batch = show(&config, &source, &id).await?;
             return results(&batch, &source, output.as_deref()).await;
@@ -78,6 +116,25 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         print(&table::batch(&one));
     }
     Ok(0)
+}
+
+/// The daemon: only it may write the database.
+fn running(source: &Source) -> Result<&Daemon, Failure> {
+    match source {
+        Source::Daemon(daemon) => Ok(daemon),
+        Source::Database(_) => {
+            let why = "no daemon runs: start it, since only it may write the database";
+            Err(Failure::new(EX_UNAVAILABLE, why))
+        }
+    }
+}
+
+fn retried(again: &RetryOut) -> String {
+    let items = if again.items == 1 { "item is" } else { "items are" };
+    if again.id == again.of {
+        return format!("{} {items} tried again in batch {}\n", again.items, again.id);
+    }
+    format!("{}\n", again.id)
 }
 
 async fn list(config: &Config, source: &Source) -> Result<BatchesReport, Failure> {

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod emulate;
+mod hold;
 mod limits;
 mod presets;
 mod reports;
@@ -64,6 +65,10 @@ enum Command {
     Usage(reports::UsageArgs),
     /// Shows every limit: used, reserved, free, and when more is free; sets and explains them
     Limits(limits::Args),
+    /// Holds everything, a project or one of its models: nothing more of it is sent
+    Pause(hold::Args),
+    /// Lets go what was held with `pause`
+    Resume(hold::Args),
     /// Checks the configuration and prints what is in force, secrets masked
     CheckConfig,
     /// Runs a strict local emulator of the Gemini API
@@ -130,6 +135,8 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
         Command::Limits(args) => limits::run(&global, args, &env).await,
+        Command::Pause(args) => hold::run(&global, args, "/api/v1/pause", &env).await,
+        Command::Resume(args) => hold::run(&global, args, "/api/v1/resume", &env).await,
         Command::CheckConfig => check::run(&global, &env),
         Command::Emulate(args) => emulate::run(&global, args).await,
     }

@@ -198,7 +198,7 @@ impl Engine {
             }
             Event::RetryFailed { batch, done } => self.retry_failed(batch, done),
             Event::Requeued { batch, count } => self.requeued(batch, count),
-            Event::Pauses(pauses) => self.pauses = pauses,
+            Event::Pauses(pauses) => self.hold(pauses),
             Event::Swept(batch) => {
                 if let Some(job) = self.jobs.get_mut(&batch) {
                     job.setup.remaining = 0;
@@ -219,6 +219,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Takes up what users hold by hand.
+    pub(super) fn hold(&mut self, pauses: Vec<(String, String)>) {
+        self.pauses = pauses.into_iter().collect();
     }
 
     /// Adds a lane for a model that no preset and no configuration knows.

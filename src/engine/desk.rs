@@ -1,9 +1,9 @@
-//! Where limits are changed while the daemon runs: by a user's word or by a new configuration. Each
-//! change is durable before it is in force, and in force before it is answered.
+//! Where limits are changed while the daemon runs, by a user's word or by a new configuration, and
+//! where users hold what is sent. Each change is durable before it is in force.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 use super::start::{self, Pace, Route, Routes, Stated};
 use super::state::{Event, NewLimits, Rule};
@@ -15,7 +15,7 @@ use crate::config::{
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Allowance, Limit, Window};
 use crate::gate::units::Metric;
-use crate::store::{LimitEvent, SetLimit, Store, StoreError};
+use crate::store::{LimitEvent, Pause, SetLimit, Store, StoreError};
 
 /// Routes that several tasks look at. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +77,20 @@ pub enum DeskError {
     /// All models cannot be turned off together.
     #[error("\"off\" cannot be said of all models at once; name the model")]
     AllOff,
+    /// A model of no project.
+    #[error("a model is held in one project: name the project too")]
+    NoProject,
+    /// A model that nobody knows and nothing was sent to.
+    #[error("{0}")]
+    NoBucket(String),
+    /// Nothing of that is held.
+    #[error("nothing of {what} is held; held are: {held}")]
+    NotHeld {
+        /// What was asked for.
+        what: String,
+        /// What is.
+        held: String,
+    },
     /// What a running daemon cannot take up.
     #[error(
         "{} cannot change while the daemon runs; nothing was applied: restart it",
@@ -158,6 +172,11 @@ impl Desk {
         }
     }
 
+    /// Whoever holds this changes something alone.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Sets a limit, or takes back what was set.
     ///
     /// # Errors
@@ -199,6 +218,75 @@ impl Desk {
         let forget = Some((group.to_owned(), dimension.metric(), dimension.window()));
         let project = change.project.clone();
         self.apply(config.as_ref().clone(), Some(&project), forget).await
+    }
+
+    /// Holds a model of a project, all models of it, or everything; what is under way settles.
+    /// Answers with all that is held then.
+    ///
+    /// # Errors
+    /// Each says what is wrong; nothing has changed then.
+    pub async fn pause(
+        &self,
+        project: Option<String>,
+        model: Option<String>,
+    ) -> Result<Vec<Pause>, DeskError> {
+        let _turn = self.turn.lock().await;
+        let (project, group) = self.named(project, model)?;
+        self.store.set_pause(Pause { project, group, at: clock::now().wall }).await?;
+        self.tell_pauses().await
+    }
+
+    /// Takes back what was held of a model, of a project with all its models, or everything.
+    /// Answers with what is held still.
+    ///
+    /// # Errors
+    /// Each says what is wrong; nothing has changed then.
+    pub async fn resume(
+        &self,
+        project: Option<String>,
+        model: Option<String>,
+    ) -> Result<Vec<Pause>, DeskError> {
+        let _turn = self.turn.lock().await;
+        let (project, group) = self.named(project, model)?;
+        if self.store.clear_pause(project.clone(), group.clone()).await? == 0 {
+            let held = self.store.reader().pauses().await?;
+            let held: Vec<_> =
+                held.iter().map(|pause| words(&pause.project, &pause.group)).collect();
+            let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
+            return Err(DeskError::NotHeld { what: words(&project, &group), held });
+        }
+        self.tell_pauses().await
+    }
+
+    /// The project and quota group that a user means, `*` for all.
+    fn named(
+        &self,
+        project: Option<String>,
+        model: Option<String>,
+    ) -> Result<(String, String), DeskError> {
+        let all = || ALL_MODELS.to_owned();
+        let Some(name) = project else {
+            return if model.is_some() { Err(DeskError::NoProject) } else { Ok((all(), all())) };
+        };
+        let config = self.config();
+        let project = config.project(&name).ok_or_else(|| {
+            let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
+            DeskError::Project { project: name.clone(), known: known.join(", ") }
+        })?;
+        let Some(model) = model else { return Ok((name, all())) };
+        let model = model_id(&model).ok_or(DeskError::ModelId)?;
+        if model != ALL_MODELS && matches!(project.allowance(model), ModelRule::Unknown) {
+            self.bucket(&name, model).map_err(DeskError::NoBucket)?;
+        }
+        Ok((name, project.quota_group(model).to_owned()))
+    }
+
+    async fn tell_pauses(&self) -> Result<Vec<Pause>, DeskError> {
+        let pauses = self.store.reader().pauses().await?;
+        let names = pauses.iter().map(|held| (held.project.clone(), held.group.clone()));
+        let told = self.events.send(Event::Pauses(names.collect())).await;
+        told.map_err(|_| DeskError::Stopping)?;
+        Ok(pauses)
     }
 
     /// Takes up a configuration that was read anew.
@@ -273,6 +361,15 @@ impl Desk {
         let told = self.events.send(Event::Limits(Box::new(new))).await;
         told.map_err(|_| DeskError::Stopping)?;
         in_force.await.map_err(|_| DeskError::Stopping)
+    }
+}
+
+/// What is held, for people.
+fn words(project: &str, group: &str) -> String {
+    match (project, group) {
+        (ALL_MODELS, _) => "everything".to_owned(),
+        (project, ALL_MODELS) => project.to_owned(),
+        (project, group) => format!("{project} {group}"),
     }
 }
 

@@ -78,11 +78,7 @@ pub(super) async fn options(
 }
 
 pub(super) fn priority_of(options: &BatchOptions) -> u8 {
-    match options.priority.unwrap_or(Priority::Normal) {
-        Priority::High => 0,
-        Priority::Normal => 1,
-        Priority::Low => 2,
-    }
+    options.priority.unwrap_or(Priority::Normal).rank()
 }
 
 pub(super) fn source_of(claimed: &Claimed) -> Source {
@@ -97,7 +93,7 @@ pub(super) fn source_of(claimed: &Claimed) -> Source {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

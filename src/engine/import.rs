@@ -46,23 +46,27 @@ pub(super) struct Imported {
 /// The most that one request may ever weigh.
 #[derive(Clone, Debug)]
 pub(super) struct Ceiling {
-    model: String,
     input_tokens: Option<(u64, String)>,
     images: Option<(u64, String)>,
 }
 
 impl Ceiling {
-    pub(super) fn of(limits: &[Limit], model: &str) -> Self {
-        let smallest = |metric| {
+    /// The largest over several models, each with its limits: what one of them may send can be
+    /// sent.
+    pub(super) fn of(models: &[(&str, &[Limit])]) -> Self {
+        let smallest = |(model, limits): &(&str, &[Limit]), metric| {
             let limit = smallest_limit(limits, metric)?;
-            let name = format!("{} {} ({})", limit.dimension(), limit.value, limit.source);
-            Some((limit.value, name))
+            let (name, value) = (limit.dimension(), limit.value);
+            Some((value, format!("{model} allows {name} {value} ({})", limit.source)))
         };
-        Self {
-            model: model.to_owned(),
-            input_tokens: smallest(Metric::InputTokens),
-            images: smallest(Metric::Images),
-        }
+        let largest = |metric| {
+            let each = models.iter().map(|model| smallest(model, metric));
+            // One without a limit has room for all.
+            each.collect::<Option<Vec<_>>>()?
+                .into_iter()
+                .reduce(|most, other| if other.0 > most.0 { other } else { most })
+        };
+        Self { input_tokens: largest(Metric::InputTokens), images: largest(Metric::Images) }
     }
 
     /// What is reserved for a request, or why it can never be sent. One that may fit but is
@@ -73,8 +77,8 @@ impl Ceiling {
         if let Some((limit, name)) = &self.input_tokens {
             if estimate.floor > *limit {
                 return Err(format!(
-                    "it has at least {} input tokens, and {} allows {name}: it can never be sent",
-                    estimate.floor, self.model
+                    "it has at least {} input tokens, and {name}: it can never be sent",
+                    estimate.floor
                 ));
             }
             tokens = tokens.min(*limit);
@@ -83,8 +87,8 @@ impl Ceiling {
             && footprint.images > *limit
         {
             return Err(format!(
-                "it asks for {} images, and {} allows {name}: it can never be sent",
-                footprint.images, self.model
+                "it asks for {} images, and {name}: it can never be sent",
+                footprint.images
             ));
         }
         Ok((tokens, footprint.images))

@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::desk::SharedRoutes;
+use super::desk::{Desk, SharedRoutes};
 use super::dropped::{Rejection, options, priority_of, refusal, source_of};
 use super::import::{self, Ceiling, Imported};
+use super::routes::{self, Found, Wish};
 use super::run::Shell;
-use super::start::Route;
-use super::state::{BatchSetup, Event};
+use super::state::{BatchSetup, Event, RouteTo};
 use crate::caps;
 use crate::clock;
-use crate::config::Defaults;
-use crate::formats::{self, BatchOptions, InDoubt, OnBadLine};
+use crate::formats::{self, BatchOptions, BatchPace, InDoubt, OnBadLine};
 use crate::gate::admit::BucketId;
-use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::spool::{Candidate, Claimed, SpoolError, Watcher};
 use crate::store::{Batch, BatchId, BatchState, NewBatch, ProjectSetup, Source, StoreError};
@@ -30,8 +28,8 @@ pub struct Intake {
     pub shell: Shell,
     /// Where requests of each project and model go.
     pub routes: SharedRoutes,
-    /// What a file that does not say gets.
-    pub defaults: Defaults,
+    /// The configuration in force.
+    pub desk: Desk,
     /// Set once `incoming/` has been looked through for the first time.
     pub scanned: watch::Sender<bool>,
 }
@@ -63,11 +61,9 @@ struct Look {
 /// What a file's options came to.
 struct Plan {
     options: BatchOptions,
-    project: String,
-    project_id: i64,
-    model: String,
-    bucket: BucketId,
-    limits: Arc<[Limit]>,
+    wish: Wish,
+    /// The first of the routes that can be had.
+    first: RouteTo,
 }
 
 impl Intake {
@@ -207,12 +203,19 @@ impl Intake {
             return Ok(None);
         };
         let batch = reader.batch(id).await?;
-        let same = batch.project_id == plan.project_id
-            && batch.model == plan.model
-            && batch.priority == priority_of(&plan.options)
-            && batch.in_doubt == plan.options.in_doubt.unwrap_or(InDoubt::Retry).as_str()
-            && batch.on_bad_line == plan.options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str()
-            && batch.not_before == plan.options.not_before.map(UnixMs::from);
+        let options = &plan.options;
+        let same = batch.project_id == plan.first.project
+            && batch.model == plan.first.model
+            && batch.pool == plan.wish.pool
+            && batch.fallback == plan.wish.fallback
+            && batch.patience_ms == options.patience_ms
+            && batch.pace == options.pace.unwrap_or(BatchPace::Asap).as_str()
+            && batch.deadline == options.deadline.map(UnixMs::from)
+            && batch.max_cost_nanos == max_cost_nanos(options)
+            && batch.priority == priority_of(options)
+            && batch.in_doubt == options.in_doubt.unwrap_or(InDoubt::Retry).as_str()
+            && batch.on_bad_line == options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str()
+            && batch.not_before == options.not_before.map(UnixMs::from);
         Ok(same.then_some((id, uid)))
     }
 
@@ -229,54 +232,36 @@ impl Intake {
 
     /// What the file asks for, or why it cannot be had.
     async fn plan(&mut self, options: BatchOptions) -> Result<Result<Plan, String>, IntakeError> {
-        if options.deadline.is_some() || options.max_cost_micro_usd.is_some() {
-            let reason = "`deadline` and `max_cost` are not supported by this version: leave them \
-                out, or the batch would be sent without regard to them";
-            return Ok(Err(reason.to_owned()));
-        }
         if let Some(id) = &options.id
             && self.shell.store.reader().batch_by_uid(&id.to_string()).await?.is_some()
         {
             return Ok(Err(format!("the batch id {id} is in use: leave it out or make a new one")));
         }
-        let project = options.project.clone().unwrap_or_else(|| self.defaults.project.clone());
-        let Some(model) = options.model.clone().or_else(|| self.defaults.model.clone()) else {
-            let reason = "no model: name one in the file's options, or `model` in [defaults]";
-            return Ok(Err(reason.to_owned()));
+        let config = self.desk.config();
+        let wish = match Wish::of(&options, &config) {
+            Ok(wish) => wish,
+            Err(reason) => return Ok(Err(reason)),
         };
-        let found = self.routes.read().find(&project, &model);
-        let Some((project_id, route)) = found else {
-            let routes = self.routes.read();
-            let known: Vec<_> = routes.projects().collect();
-            let reason =
-                format!("no project {project}: the configuration has {}", known.join(", "));
-            return Ok(Err(reason));
-        };
-        let (bucket, limits) = match route {
-            Route::Bucket { id, limits } => (id, limits),
-            Route::Learn => (self.learn(&project, project_id, &model).await?, Arc::default()),
-            Route::Off(source) => {
-                let reason = format!("{model} is not offered to project {project} ({source})");
+        if options.max_cost_micro_usd.is_some() {
+            let models = wish.models();
+            let models = models.iter().map(|(project, model)| (project.as_str(), model.as_str()));
+            if let Some(reason) = routes::unpriced(models, &config, clock::now().wall) {
                 return Ok(Err(reason));
             }
-            Route::Unknown => {
-                let reason = format!(
-                    "the limits of {model} are not known to project {project}, which refuses such \
-                    models (unknown_models): add a [[project.limits]] table for it"
-                );
-                return Ok(Err(reason));
-            }
+        }
+        let unknown = Found::of(&wish, &self.routes.read()).to_learn;
+        for route in &unknown {
+            self.learn(&route.project, &route.model).await?;
+        }
+        let found = Found::of(&wish, &self.routes.read());
+        let Some(first) = found.routes.first().filter(|route| !route.fallback).cloned() else {
+            return Ok(Err(found.left_out.join("; ")));
         };
-        Ok(Ok(Plan { options, project, project_id, model, bucket, limits }))
+        Ok(Ok(Plan { options, wish, first }))
     }
 
     /// Makes a bucket for a model that nobody knows.
-    async fn learn(
-        &mut self,
-        project: &str,
-        project_id: i64,
-        model: &str,
-    ) -> Result<BucketId, IntakeError> {
+    async fn learn(&self, project: &str, model: &str) -> Result<(), IntakeError> {
         tracing::warn!(
             project.name = project,
             model,
@@ -286,10 +271,10 @@ impl Intake {
         let groups = [(model.to_owned(), vec![model.to_owned()])].into();
         let setup = ProjectSetup { name: project.to_owned(), groups };
         let ids = self.shell.store.sync_project(setup).await?;
-        let id = ids.buckets[model];
+        let id: BucketId = ids.buckets[model];
         self.routes.write().add(project, model, id);
-        self.tell(Event::BucketFound { id, project: project_id, group: model.to_owned() }).await;
-        Ok(id)
+        self.tell(Event::BucketFound { id, project: ids.id, group: model.to_owned() }).await;
+        Ok(())
     }
 
     async fn enter(
@@ -299,7 +284,7 @@ impl Intake {
         source: Source,
         plan: Plan,
     ) -> Result<(), IntakeError> {
-        let options = plan.options;
+        let Plan { options, wish, first } = plan;
         let (dialect, stem) = formats::recognise(&candidate.name).expect("planned files are known");
         let out_name = self.free_name(options.name.as_deref().unwrap_or(stem)).await?;
         let uid = options.id.map_or_else(|| claimed.id.clone(), |id| id.to_string());
@@ -310,20 +295,20 @@ impl Intake {
             file_name: candidate.name.clone(),
             out_name,
             dialect: dialect.as_str().to_owned(),
-            project_id: plan.project_id,
-            bucket_id: plan.bucket,
-            model: plan.model,
+            project_id: first.project,
+            bucket_id: first.bucket,
+            model: first.model,
             priority: priority_of(&options),
-            tenant: options.tenant.unwrap_or(owner),
+            tenant: options.tenant.clone().unwrap_or(owner),
             in_doubt: options.in_doubt.unwrap_or(InDoubt::Retry).as_str().to_owned(),
             on_bad_line: options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str().to_owned(),
             not_before: options.not_before.map(UnixMs::from),
-            deadline: None,
-            max_cost_nanos: None,
-            pool: None,
-            fallback: Vec::new(),
-            patience_ms: None,
-            pace: "asap".to_owned(),
+            deadline: options.deadline.map(UnixMs::from),
+            max_cost_nanos: max_cost_nanos(&options),
+            pool: wish.pool,
+            fallback: wish.fallback,
+            patience_ms: options.patience_ms,
+            pace: options.pace.unwrap_or(BatchPace::Asap).as_str().to_owned(),
             source,
             submitted_at: clock::now().wall,
         };
@@ -331,10 +316,10 @@ impl Intake {
         let (spool, work) = (self.shell.spool.clone(), claimed.id.clone());
         let original = candidate.clone();
         blocking(move || spool.release_original(&work, &original.name, &original.identity)).await?;
-        tracing::info!(batch.id = %uid, file.name = %candidate.name.escape_debug(),
-            project.name = %plan.project, "batch {uid} is accepted");
         let batch = self.shell.store.reader().batch(id).await?;
-        self.import(&batch, &plan.limits).await
+        tracing::info!(batch.id = %uid, file.name = %candidate.name.escape_debug(),
+            project.name = %batch.project, "batch {uid} is accepted");
+        self.import(&batch).await
     }
 
     async fn free_name(&self, wanted: &str) -> Result<String, IntakeError> {
@@ -346,11 +331,12 @@ impl Intake {
     }
 
     /// Reads every line into the queue, then opens the batch or rejects its file.
-    async fn import(&self, batch: &Batch, limits: &Arc<[Limit]>) -> Result<(), IntakeError> {
+    async fn import(&self, batch: &Batch) -> Result<(), IntakeError> {
         let store = &self.shell.store;
         store.clear_import(batch.id).await?;
         let path = self.shell.spool.input_path(&batch.work);
-        let ceiling = Ceiling::of(limits, &batch.model);
+        let found = routes::found_of(batch, &self.routes.read(), &self.desk.config());
+        let ceiling = Ceiling::of(&found.ceilings());
         let imported = import::import(store, batch, path, ceiling).await?;
         let skip = batch.on_bad_line == OnBadLine::Skip.as_str();
         if let Some(reason) = refusal(&imported, skip) {
@@ -478,19 +464,24 @@ impl Intake {
         if !self.shell.spool.input_path(&batch.work).exists() {
             return self.end_rejected(batch).await;
         }
-        let limits = match self.routes.read().find(&batch.project, &batch.model) {
-            Some((_, Route::Bucket { limits, .. })) => limits,
-            _ => Arc::default(),
-        };
-        self.import(batch, &limits).await
+        self.import(batch).await
     }
 
-    /// Tells the engine of an open batch, and of a stop that came in between.
+    /// Tells the engine of an open batch, and of what users said in between.
     async fn tell_open(&self, batch: &Batch) -> Result<(), IntakeError> {
-        self.tell(Event::BatchOpened(Box::new(BatchSetup::of(batch)?))).await;
-        let setup = BatchSetup::of(&self.shell.store.reader().batch(batch.id).await?)?;
-        if let Some((reason, cancelled)) = setup.stopped {
-            self.tell(Event::Stop { batch: batch.id, reason, cancelled }).await;
+        let reach = routes::of_batch(batch, &self.routes.read(), &self.desk.config());
+        self.tell(Event::BatchOpened(Box::new(BatchSetup::of(batch, reach)?))).await;
+        let now = self.shell.store.reader().batch(batch.id).await?;
+        let (priority, deadline, batch_id) = (now.priority, now.deadline, now.id);
+        if (priority, deadline) != (batch.priority, batch.deadline) {
+            self.tell(Event::Reprioritise { batch: batch_id, priority, deadline }).await;
+        }
+        if now.paused != batch.paused {
+            let reason = now.paused.clone();
+            self.tell(Event::PauseBatch { batch: batch_id, reason }).await;
+        }
+        if let Some((reason, cancelled)) = BatchSetup::of(&now, Vec::new())?.stopped {
+            self.tell(Event::Stop { batch: batch_id, reason, cancelled }).await;
         }
         Ok(())
     }
@@ -499,6 +490,11 @@ impl Intake {
         // The engine is gone only when the daemon ends.
         let _ = self.shell.events.send(event).await;
     }
+}
+
+/// What a batch may cost at most, in billionths of a US dollar.
+fn max_cost_nanos(options: &BatchOptions) -> Option<u64> {
+    options.max_cost_micro_usd.map(|micros| micros.saturating_mul(1_000))
 }
 
 async fn blocking<T, E>(

@@ -1,11 +1,12 @@
 //! The one loop: closed [`Event`]s in, closed [`Effect`]s out.
 //!
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
-//! The files: `plan` starts what may go, by what `schedule` decides and `supply` tells it, `job` is a
-//! batch in work, `conclude` turns an answer into what is written,
-//! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
-//! `start` rebuilds the state from the ledger, `intake` turns dropped files into batches,
-//! `export` turns finished batches into results files.
+//! The files: `plan` starts what may go, by what `schedule` decides and `supply` tells it; `job` is
+//! a batch in work and `setup` what is known of it; `conclude` turns an answer into what is
+//! written, `estimate` says what a request weighs, `learn` what a 429 means, and `desk` is where
+//! limits are changed. `start` rebuilds the state from the ledger, `routes` says where a batch may
+//! go, `intake` turns dropped files into batches, `export` finished batches into results files,
+//! and `retry` failed items into a new file.
 
 mod conclude;
 mod core;
@@ -18,7 +19,10 @@ pub mod intake;
 mod job;
 mod learn;
 mod plan;
+pub mod retry;
+pub mod routes;
 pub mod run;
+mod setup;
 pub mod start;
 mod state;
 mod supply;

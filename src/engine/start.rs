@@ -290,8 +290,8 @@ async fn build(
     }
     restore(&mut engine, reader, &Keys(keys), now).await?;
     replay_services(&mut engine, reader, now).await?;
-    let pauses = reader.pauses().await?;
-    engine.pauses = pauses.into_iter().map(|pause| (pause.project, pause.group)).collect();
+    engine
+        .hold(reader.pauses().await?.into_iter().map(|held| (held.project, held.group)).collect());
     Ok((engine, routes))
 }
 

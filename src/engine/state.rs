@@ -1,14 +1,13 @@
 //! What the engine knows, what it is told and what it orders.
 
-use std::collections::BTreeSet;
-
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
+pub use super::setup::{BatchSetup, RouteTo};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
 use crate::caps;
-use crate::formats::{Dialect, InDoubt};
+use crate::formats::Dialect;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
 use crate::gate::offset::Offsets;
@@ -17,9 +16,7 @@ use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
 use crate::schedule::Budget;
-use crate::store::{
-    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
-};
+use crate::store::{BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.
@@ -106,6 +103,31 @@ pub enum Event {
         /// Whether the user said so.
         cancelled: bool,
     },
+    /// A user holds a batch, or lets it go again.
+    PauseBatch {
+        /// Which.
+        batch: BatchId,
+        /// Why it is held; none to let it go.
+        reason: Option<String>,
+    },
+    /// A batch has another place in the order.
+    Reprioritise {
+        /// Which.
+        batch: BatchId,
+        /// 0 high, 1 normal, 2 low.
+        priority: u8,
+        /// When it should be done, from now on; none when it has no deadline.
+        deadline: Option<UnixMs>,
+    },
+    /// The failed items of an open batch shall be tried again.
+    RetryFailed {
+        /// Which.
+        batch: BatchId,
+        /// Told how many they are, or why not.
+        done: oneshot::Sender<Result<u64, String>>,
+    },
+    /// What users hold by hand, all of it: names of projects and quota groups, `*` for all.
+    Pauses(Vec<(String, String)>),
     /// A stopped batch has no queued item left.
     Swept(BatchId),
     /// A batch is over and its results are durable.
@@ -117,29 +139,6 @@ pub enum Event {
         /// Up to which day, not included; `None` when an open attempt stood in the way.
         before: Option<NaiveDate>,
     },
-    /// A user holds a batch, or lets it go on.
-    PauseBatch {
-        /// Which.
-        batch: BatchId,
-        /// Why it is held.
-        reason: Option<String>,
-    },
-    /// A batch has another place in the order.
-    Reprioritise {
-        /// Which.
-        batch: BatchId,
-        /// 0 high, 1 normal, 2 low.
-        priority: u8,
-        /// When it should be done.
-        deadline: Option<UnixMs>,
-    },
-    /// The failed items of an open batch are to be sent again.
-    RetryFailed {
-        /// Which.
-        batch: BatchId,
-        /// Told how many, once they are in the queue.
-        done: oneshot::Sender<Result<u64, String>>,
-    },
     /// They are in the queue, or could not be put there.
     Requeued {
         /// Of which batch.
@@ -147,8 +146,6 @@ pub enum Event {
         /// How many.
         count: Result<u64, String>,
     },
-    /// What users hold by hand: project and quota group, `*` for all.
-    Pauses(BTreeSet<(String, String)>),
     /// A project's limits are others now.
     Limits(Box<NewLimits>),
     /// What was learned is kept, or will be with the next lesson.
@@ -267,107 +264,6 @@ pub struct SendOrder {
     pub dialect: Dialect,
     /// Not to be sent any more at this instant: the distance to others was kept for an earlier one.
     pub stale_at: Option<BootMs>,
-}
-
-/// Where items of a batch may go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteTo {
-    /// Whose quota.
-    pub project: i64,
-    /// Which of its quotas.
-    pub bucket: BucketId,
-    /// The model that the requests name.
-    pub model: String,
-    /// Taken only when all others are further away than the batch's patience.
-    pub fallback: bool,
-}
-
-/// A batch as the engine needs it.
-#[derive(Clone, Debug)]
-pub struct BatchSetup {
-    /// The row id.
-    pub id: BatchId,
-    /// Its bucket.
-    pub bucket: BucketId,
-    /// Its directory under `working/`.
-    pub work: String,
-    /// The dialect of its file.
-    pub dialect: Dialect,
-    /// The model.
-    pub model: String,
-    /// The tenant.
-    pub tenant: String,
-    /// 0 high, 1 normal, 2 low.
-    pub priority: u8,
-    /// What to do with an item whose attempt was cut off.
-    pub in_doubt: InDoubt,
-    /// Nothing is sent before this.
-    pub not_before: Option<UnixMs>,
-    /// When it should be done.
-    pub deadline: Option<UnixMs>,
-    /// Where its items may go, the first choice first: what `bucket` and `model` say.
-    pub routes: Vec<RouteTo>,
-    /// How far away the first choices may be before a fallback is taken, in milliseconds.
-    pub patience_ms: u64,
-    /// Whether it is spread over the time that it has.
-    pub spread: bool,
-    /// What it may cost and what it has cost, in billionths of a US dollar.
-    pub max_cost_nanos: Option<u64>,
-    /// See `max_cost_nanos`.
-    pub spent_nanos: u64,
-    /// Why its user holds it.
-    pub paused: Option<String>,
-    /// When it was accepted.
-    pub submitted_at: UnixMs,
-    /// Items that have not come to their end.
-    pub remaining: u64,
-    /// Items that were answered.
-    pub succeeded: u64,
-    /// Why nothing of it is sent any more, and whether the user said so.
-    pub stopped: Option<(String, bool)>,
-}
-
-impl BatchSetup {
-    /// What the engine needs of a batch that is open.
-    ///
-    /// # Errors
-    /// When the row holds a word that this version does not know.
-    pub fn of(batch: &Batch) -> Result<Self, StoreError> {
-        let unknown = |column: &str, word: &str| {
-            StoreError::Inconsistent(format!("batch.{column} of {} is {word}", batch.uid))
-        };
-        let done = batch.succeeded + batch.failed + batch.cancelled;
-        Ok(Self {
-            id: batch.id,
-            bucket: batch.bucket_id,
-            work: batch.work.clone(),
-            dialect: batch.dialect.parse().map_err(|_| unknown("dialect", &batch.dialect))?,
-            model: batch.model.clone(),
-            tenant: batch.tenant.clone(),
-            priority: batch.priority,
-            in_doubt: batch.in_doubt.parse().map_err(|_| unknown("in_doubt", &batch.in_doubt))?,
-            not_before: batch.not_before,
-            deadline: batch.deadline,
-            routes: vec![RouteTo {
-                project: batch.project_id,
-                bucket: batch.bucket_id,
-                model: batch.model.clone(),
-                fallback: false,
-            }],
-            patience_ms: batch.patience_ms.unwrap_or(caps::PATIENCE_MS),
-            spread: batch.pace == "spread",
-            max_cost_nanos: batch.max_cost_nanos,
-            spent_nanos: batch.spent_nanos,
-            paused: batch.paused.clone(),
-            submitted_at: batch.submitted_at,
-            remaining: batch.items.saturating_sub(done),
-            succeeded: batch.succeeded,
-            stopped: batch.stopped.clone().map(|reason| {
-                let cancelled = reason == CANCELLED;
-                (reason, cancelled)
-            }),
-        })
-    }
 }
 
 /// Why a batch is stopped when its user said so.

@@ -49,6 +49,18 @@ words! {
     }
 }
 
+impl Priority {
+    /// Its place in the order: 0 goes first.
+    #[must_use]
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::High => 0,
+            Self::Normal => 1,
+            Self::Low => 2,
+        }
+    }
+}
+
 words! {
     /// What becomes of an item whose request was sent, but whose answer was lost in a crash.
     pub enum InDoubt {

@@ -11,7 +11,7 @@ use super::limits::{Limit, MINUTE_MS};
 use super::reserve::{Claim, Firm, Reserve};
 use super::space::{Reading, Space, Towards, View};
 use super::spaces::Spaces;
-use super::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
+use super::units::{BootMs, Class, KeyId, Now, ProjectId, UnixMs, Weights};
 use super::verdict::{
     Ask, Because, Beside, Explanation, LimitState, Never, Requirement, Verdict, Wait,
 };
@@ -29,7 +29,7 @@ pub struct BucketId(pub i64);
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     pub(super) buckets: BTreeMap<BucketId, Bucket>,
-    owners: BTreeMap<ProjectId, Owner>,
+    pub(super) owners: BTreeMap<ProjectId, Owner>,
     pub(super) attempts: BTreeMap<AttemptId, Open>,
     /// Buckets that turned out to be others: their requests count there.
     aliases: BTreeMap<BucketId, BucketId>,
@@ -38,7 +38,7 @@ pub struct Gate {
 /// What a project's buckets have in common.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
-    shared: Option<Spaces>,
+    pub(super) shared: Option<Spaces>,
     edges: DayEdges,
     pub(super) reserve: Reserve,
 }
@@ -360,42 +360,10 @@ impl Gate {
         }
     }
 
-    /// What attempts hold of which the provider may not have counted yet, as far as they are open.
-    /// The others leave the list.
-    pub fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
-        let mut sum = Weights::default();
-        attempts.retain(|id| match self.attempts.get(id) {
-            Some(Open { ask, u: None, .. }) => {
-                sum = sum.plus(&ask.need);
-                true
-            }
-            Some(_) | None => false,
-        });
-        sum
-    }
-
     fn place(&self, bucket: BucketId, key: Option<KeyId>, need: Weights) -> Ask {
         // A key that the configuration has no more counts by itself as well.
         let key = key.unwrap_or(KeyId(u32::MAX));
         Ask { bucket: self.root(bucket), key, class: Class::Batch, need }
-    }
-
-    /// Whether `weight` is all that a limit of the bucket allows of `metric` at once.
-    #[must_use]
-    pub fn takes_all(&self, bucket: BucketId, metric: Metric, weight: u64) -> bool {
-        let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return false };
-        let mut limits = bucket.spaces.all.meters.iter().map(|meter| &meter.limit);
-        limits.any(|limit| limit.metric == metric && weight >= limit.value)
-    }
-
-    /// The smallest limit of a metric that requests of the bucket count in.
-    #[must_use]
-    pub fn smallest(&self, bucket: BucketId, metric: Metric) -> Option<u64> {
-        let bucket = self.buckets.get(&self.root(bucket))?;
-        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
-        let of_metric = |spaces: &Spaces| spaces.smallest(metric);
-        let shared = shared.and_then(of_metric);
-        of_metric(&bucket.spaces).into_iter().chain(shared).min()
     }
 
     /// Tells whether estimates for the bucket rest on learned ratios, of which one in a hundred is

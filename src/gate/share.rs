@@ -1,9 +1,11 @@
 //! What part of a quota a request takes: what fairness counts, and what routes are chosen by.
 
-use super::admit::{BucketId, Gate};
+use super::admit::{BucketId, Gate, Open};
 use super::limits::{Limit, Window};
-use super::units::{Now, UnixMs, Weights};
+use super::spaces::Spaces;
+use super::units::{Metric, Now, UnixMs, Weights};
 use super::verdict::{Ask, Beside};
+use super::window::AttemptId;
 
 /// A share of one: the whole of a limit.
 pub const WHOLE_SHARE: u128 = 1_000_000_000_000;
@@ -29,6 +31,38 @@ impl Gate {
         };
         let largest = own.chain(shared).filter(counts).map(part).max();
         largest.unwrap_or(UNLIMITED_SHARE * u128::from(weights.requests))
+    }
+
+    /// Whether `weight` is all that a limit of the bucket allows of `metric` at once.
+    #[must_use]
+    pub fn takes_all(&self, bucket: BucketId, metric: Metric, weight: u64) -> bool {
+        let Some(bucket) = self.buckets.get(&self.root(bucket)) else { return false };
+        let mut limits = bucket.spaces.all.meters.iter().map(|meter| &meter.limit);
+        limits.any(|limit| limit.metric == metric && weight >= limit.value)
+    }
+
+    /// The smallest limit of a metric that requests of the bucket count in.
+    #[must_use]
+    pub fn smallest(&self, bucket: BucketId, metric: Metric) -> Option<u64> {
+        let bucket = self.buckets.get(&self.root(bucket))?;
+        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
+        let of_metric = |spaces: &Spaces| spaces.smallest(metric);
+        let shared = shared.and_then(of_metric);
+        of_metric(&bucket.spaces).into_iter().chain(shared).min()
+    }
+
+    /// What attempts hold of which the provider may not have counted yet, as far as they are open.
+    /// The others leave the list.
+    pub fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
+        let mut sum = Weights::default();
+        attempts.retain(|id| match self.attempts.get(id) {
+            Some(Open { ask, u: None, .. }) => {
+                sum = sum.plus(&ask.need);
+                true
+            }
+            Some(_) | None => false,
+        });
+        sum
     }
 
     /// What is left beside the request, in millionths of the limit of which least is left. Of a

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{next_second, seconds};
-use crate::formats::Priority;
+use crate::config::prices::PicoUsd;
+use crate::formats::{BatchPace, Priority};
 use crate::gate::units::UnixMs;
 use crate::store::Batch;
 
@@ -62,6 +63,27 @@ pub struct BatchOut {
     /// Nothing of it is sent before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
+    /// When it should be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// What it may cost at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost_usd: Option<PicoUsd>,
+    /// What its attempts came to, where it may cost only so much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_usd: Option<PicoUsd>,
+    /// The pool of routes that its items may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Models that are tried when the first choice is far off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<String>,
+    /// `spread` when it is spread over the time until its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<String>,
+    /// Why a user holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Why the items that were queued are not sent any more, or its file was rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
@@ -73,6 +95,17 @@ pub struct BatchOut {
     pub reason: Option<String>,
     /// How often the same file was dropped again while it was open.
     pub dropped_again: u64,
+}
+
+/// What was put back: `POST /api/v1/batches/ID/retry`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOut {
+    /// The batch in which the items are tried again: a new one when the old one is over.
+    pub id: String,
+    /// The batch whose items they are.
+    pub of: String,
+    /// How many.
+    pub items: u64,
 }
 
 impl BatchesReport {
@@ -115,10 +148,21 @@ impl BatchOut {
             finished_at: batch.finished_at.map(seconds),
             results: results.map(|path| path.to_string_lossy().into_owned()),
             not_before: batch.not_before.map(next_second),
+            deadline: batch.deadline.map(next_second),
+            max_cost_usd: batch.max_cost_nanos.map(dollars),
+            spent_usd: batch.max_cost_nanos.map(|_| dollars(batch.spent_nanos)),
+            pool: batch.pool.clone(),
+            fallback: batch.fallback.clone(),
+            pace: (batch.pace != BatchPace::Asap.as_str()).then(|| batch.pace.clone()),
+            paused: batch.paused.clone(),
             stopped: batch.stopped.clone(),
             waiting_until: until.map(next_second),
             reason,
             dropped_again: batch.dropped_again,
         }
     }
+}
+
+fn dollars(nanos: u64) -> PicoUsd {
+    PicoUsd(u128::from(nanos) * 1_000)
 }

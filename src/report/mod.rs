@@ -10,6 +10,7 @@ pub mod usage;
 pub mod batches;
 pub mod explain;
 pub mod limits;
+pub mod pauses;
 
 pub mod csv;
 pub mod table;

@@ -13,7 +13,7 @@ use crate::gate::units::UnixMs;
 pub(super) const RESULTS_SUFFIX: &str = ".results.jsonl";
 pub(super) const ERROR_SUFFIX: &str = ".error.json";
 const REPORT_SUFFIX: &str = ".report.json";
-const INPUT_SUFFIX: &str = ".input";
+pub(super) const INPUT_SUFFIX: &str = ".input";
 /// All that a finished batch leaves behind its name.
 pub(super) const SUFFIXES: [&str; 3] = [RESULTS_SUFFIX, REPORT_SUFFIX, INPUT_SUFFIX];
 

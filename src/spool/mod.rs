@@ -177,6 +177,13 @@ impl Spool {
         self.ended(outcome).join(format!("{name}{}", finish::RESULTS_SUFFIX))
     }
 
+    /// Where the input of the batch called `name` is kept once it ended with `outcome`, whether it
+    /// exists or not.
+    #[must_use]
+    pub fn kept_input_path(&self, outcome: Outcome, name: &str) -> PathBuf {
+        self.ended(outcome).join(format!("{name}{}", finish::INPUT_SUFFIX))
+    }
+
     /// `incoming/`, to be watched.
     #[must_use]
     pub fn incoming_path(&self) -> &Path {

@@ -323,6 +323,50 @@ pub(super) async fn export(
         .collect()
 }
 
+/// The line of an item in its job file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemLine {
+    /// The item's id.
+    pub id: i64,
+    /// Where the line starts.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// The next `limit` failed items of a batch after item `after`, in input order; bad lines are none
+/// of them.
+pub(super) async fn failed_lines(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<ItemLine>, StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    // Of batches that were over before bad lines had a column, the estimate tells.
+    let rows = sqlx::query!(
+        "SELECT id, line_offset, line_bytes FROM item
+        WHERE state = 2 AND bad = 0 AND est_input_tokens > 0 AND id > ?1 AND id < ?2
+        ORDER BY id LIMIT ?3",
+        after,
+        end,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::sql("looking for failed lines"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ItemLine {
+                id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
+            })
+        })
+        .collect()
+}
+
 /// The finished batches of which results are left.
 pub(super) async fn finished_with_results(pool: &SqlitePool) -> Result<Vec<BatchId>, StoreError> {
     let rows = sqlx::query!(

@@ -25,7 +25,7 @@ mod tests;
 
 pub(crate) use connect::database_path;
 pub use error::StoreError;
-pub use items::{ExportItem, NewItem, QueuedItem};
+pub use items::{ExportItem, ItemLine, NewItem, QueuedItem};
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
@@ -363,6 +363,16 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<ExportItem>, StoreError> {
         items::export(&self.pool, id, after, limit).await
+    }
+
+    /// The next page of a batch's failed items, bad lines excepted, with their lines.
+    pub async fn failed_lines(
+        &self,
+        id: BatchId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<ItemLine>, StoreError> {
+        items::failed_lines(&self.pool, id, after, limit).await
     }
 
     /// An unfinished batch made of the same content under the same name by the same owner.

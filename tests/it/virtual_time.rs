@@ -37,7 +37,7 @@ impl Sim {
         let store = Store::open(dir.path(), "a-boot").await.unwrap();
         let now = tidegate::clock::now();
         let (engine, routes) = start::assemble(&config, &store, now, 7).await.unwrap();
-        let Some((_, Route::Bucket { id: bucket, .. })) = routes.find("demo", MODEL) else {
+        let Some((project, Route::Bucket { id: bucket, .. })) = routes.find("demo", MODEL) else {
             panic!("{MODEL} has no bucket");
         };
         let id = BatchId(1);
@@ -62,15 +62,15 @@ impl Sim {
             tenant: "t".to_owned(),
             priority: 1,
             in_doubt: InDoubt::Retry,
-            not_before: None,
+            routes: vec![RouteTo { project, bucket, model: MODEL.to_owned(), fallback: false }],
             deadline: None,
-            routes: vec![RouteTo { project: 1, bucket, model: MODEL.to_owned(), fallback: false }],
-            patience_ms: 0,
-            spread: false,
             max_cost_nanos: None,
             spent_nanos: 0,
+            patience_ms: 900_000,
+            spread: false,
             paused: None,
             submitted_at: UnixMs(0),
+            not_before: None,
             remaining: items.into(),
             succeeded: 0,
             stopped: None,

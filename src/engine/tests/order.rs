@@ -64,6 +64,7 @@ fn a_large_item_is_not_delayed() {
     let mut world = World::new();
     world.proven();
     world.bucket(1, 1, &[tpm(100)]);
+    world.provider = Box::new(|order, _| answers::ok().using(order.item.input_tokens));
     world.open_weighing(batch(1, 1), &[60, 90]);
     world.run_for(1_000);
     world.open_weighing(BatchSetup { priority: 2, ..batch(2, 1) }, &[7, 7, 3]);

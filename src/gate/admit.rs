@@ -170,9 +170,9 @@ impl Gate {
             let limit = &space.meters[index].limit;
             let needs = ask.need.get(limit.metric);
             if needs > limit.value && limit.says_never() {
-                never.get_or_insert_with(|| too_large(limit, needs));
+                never.get_or_insert_with(|| Never::of(limit, needs));
             } else if let Some(until) = reading.until {
-                note(until, &|| short_of(limit, needs, reading, ask.class));
+                note(until, &|| reading.short_of(limit, needs, ask.class));
             }
         });
         match (never, longest) {
@@ -539,29 +539,5 @@ impl Gate {
             shared.states(key, view, true, &mut states);
         }
         states
-    }
-}
-
-fn short_of(limit: &Limit, needs: u64, reading: Reading, class: Class) -> Because {
-    let free = reading.usable.saturating_sub(reading.used);
-    Because::Limit {
-        dimension: limit.dimension(),
-        needs,
-        free: free.saturating_sub(reading.kept),
-        limit: reading.usable,
-        kept: reading.kept.min(free),
-        kept_for: match class {
-            Class::Batch => Class::Interactive,
-            Class::Interactive => Class::Batch,
-        },
-    }
-}
-
-fn too_large(limit: &Limit, needs: u64) -> Never {
-    Never {
-        dimension: limit.dimension(),
-        needs,
-        limit: limit.value,
-        source_name: limit.source.to_string(),
     }
 }

@@ -12,6 +12,7 @@ use super::limits::{MINUTE_MS, Window};
 use super::space::{Space, View, WHOLE};
 use super::units::{BootMs, Class, Metric, Now, ProjectId, UnixMs, Weights};
 use super::verdict::Ask;
+use super::window::Occupancy;
 use crate::calendar::DaySpan;
 
 /// Use is remembered for so many windows; for quota days, for so many minutes.
@@ -295,7 +296,6 @@ impl Space {
         let meter = &self.meters[index];
         let (metric, window, usable) = (meter.limit.metric, meter.limit.window, meter.usable());
         match claim {
-            Claim::Nothing => 0,
             Claim::OfInteractive(Reserve::Fixed { permille }) => fixed(metric, usable, permille),
             Claim::OfInteractive(Reserve::Auto) => {
                 let seen = self.interactive.as_ref().filter(|it| it.is_seen(at));
@@ -304,7 +304,7 @@ impl Space {
             Claim::OfHead(firm) if firm.whole || held >= least(metric, usable) => {
                 firm.need.get(metric)
             }
-            Claim::OfHead(_) => 0,
+            Claim::Nothing | Claim::OfHead(_) => 0,
         }
     }
 
@@ -339,7 +339,7 @@ impl Space {
                     held = held.saturating_sub(weight);
                 }
             }
-            let open = |book: &super::window::Occupancy| {
+            let open = |book: &Occupancy| {
                 if at < answered { 0 } else { book.reserved(metric) }
             };
             let used = used.saturating_sub(open(book));

@@ -376,7 +376,9 @@ fn beside_a_batch(seed: u64, reserve: Reserve) -> Vec<u64> {
             waiting.push_back(ms);
         }
         let (over, still): (Vec<_>, Vec<_>) = open.into_iter().partition(|(end, _)| *end <= ms);
-        over.into_iter().for_each(|(_, id)| bench.answer(ms, id, one()));
+        for (_, id) in over {
+            bench.answer(ms, id, one());
+        }
         open = still;
         while let Some(since) = waiting.front().copied() {
             if bench.person_goes(ms, one()) != Verdict::Fits {

@@ -510,9 +510,11 @@ impl Gate {
 
     fn read_each(&mut self, ask: &Ask, now: Now, act: &mut dyn FnMut(&mut Space, usize, Reading)) {
         let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
-        let edges = self.edges(ask.bucket);
-        let delta_ms = self.bucket(ask.bucket).trust.delta_ms();
-        let view = View { now, edges, delta_ms, claim: self.claim(&ask) };
+        let bucket = &self.buckets[&ask.bucket];
+        let owner = self.owners.get(&bucket.project);
+        let (edges, reserve) = owner.map_or_else(Default::default, |it| (it.edges, it.reserve));
+        let claim = Claim::of(&ask, bucket.firm, reserve);
+        let view = View { now, edges, delta_ms: bucket.trust.delta_ms(), claim };
         self.each(&ask, &mut |space| {
             for index in 0..space.meters.len() {
                 let needs = ask.need.get(space.meters[index].limit.metric);

@@ -90,16 +90,16 @@ impl Gate {
     pub fn set_firm(&mut self, bucket: BucketId, firm: Option<Firm>) {
         self.bucket(bucket).firm = firm;
     }
+}
 
-    /// What of each limit the request may not take.
-    pub(super) fn claim(&mut self, ask: &Ask) -> Claim {
-        let bucket = self.bucket(ask.bucket);
-        let (firm, project) = (bucket.firm, bucket.project);
+impl Claim {
+    /// What the request may not take, where `firm` waits and `reserve` is said.
+    pub(super) fn of(ask: &Ask, firm: Option<Firm>, reserve: Reserve) -> Self {
         match (ask.class, firm) {
-            (Class::Batch, Some(firm)) if firm.whole && firm.need == ask.need => Claim::Nothing,
-            (Class::Batch, _) => Claim::OfInteractive(self.owner(project).reserve),
-            (Class::Interactive, Some(firm)) => Claim::OfHead(firm),
-            (Class::Interactive, None) => Claim::Nothing,
+            (Class::Batch, Some(firm)) if firm.whole && firm.need == ask.need => Self::Nothing,
+            (Class::Batch, _) => Self::OfInteractive(reserve),
+            (Class::Interactive, Some(firm)) => Self::OfHead(firm),
+            (Class::Interactive, None) => Self::Nothing,
         }
     }
 }

@@ -181,9 +181,9 @@ impl Gate {
             let limit = &space.meters[index].limit;
             let needs = ask.need.get(limit.metric);
             if needs > limit.value && limit.says_never() {
-                never.get_or_insert_with(|| too_large(limit, needs));
+                never.get_or_insert_with(|| Never::of(limit, needs));
             } else if let Some(until) = reading.until {
-                note(until, &|| short_of(limit, needs, reading, ask.class));
+                note(until, &|| reading.short_of(limit, needs, ask.class));
             }
         });
         match (never, longest) {
@@ -515,9 +515,11 @@ impl Gate {
         act: &mut dyn FnMut(&mut Space, usize, Reading),
     ) {
         let ask = Ask { bucket: self.root(ask.bucket), ..*ask };
-        let edges = self.edges(ask.bucket);
-        let delta_ms = self.bucket(ask.bucket).trust.delta_ms();
-        let view = View { now, edges, delta_ms, claim: self.claim(&ask) };
+        let bucket = &self.buckets[&ask.bucket];
+        let owner = self.owners.get(&bucket.project);
+        let (edges, reserve) = owner.map_or_else(Default::default, |it| (it.edges, it.reserve));
+        let claim = Claim::of(&ask, bucket.firm, reserve);
+        let view = View { now, edges, delta_ms: bucket.trust.delta_ms(), claim };
         self.each(&ask, &mut |space| {
             for index in 0..space.meters.len() {
                 let metric = space.meters[index].limit.metric;
@@ -549,29 +551,5 @@ impl Gate {
             shared.states(key, view, true, &mut states);
         }
         states
-    }
-}
-
-fn short_of(limit: &Limit, needs: u64, reading: Reading, class: Class) -> Because {
-    let free = reading.usable.saturating_sub(reading.used);
-    Because::Limit {
-        dimension: limit.dimension(),
-        needs,
-        free: free.saturating_sub(reading.kept),
-        limit: reading.usable,
-        kept: reading.kept.min(free),
-        kept_for: match class {
-            Class::Batch => Class::Interactive,
-            Class::Interactive => Class::Batch,
-        },
-    }
-}
-
-fn too_large(limit: &Limit, needs: u64) -> Never {
-    Never {
-        dimension: limit.dimension(),
-        needs,
-        limit: limit.value,
-        source_name: limit.source.to_string(),
     }
 }

@@ -12,6 +12,7 @@ use super::limits::{MINUTE_MS, Window};
 use super::space::{Space, Towards, View, WHOLE};
 use super::units::{BootMs, Class, Metric, Now, ProjectId, UnixMs, Weights};
 use super::verdict::Ask;
+use super::window::Occupancy;
 use crate::calendar::DaySpan;
 
 /// Use is remembered for so many windows; for quota days, for so many minutes.
@@ -89,16 +90,16 @@ impl Gate {
     pub fn set_firm(&mut self, bucket: BucketId, firm: Option<Firm>) {
         self.bucket(bucket).firm = firm;
     }
+}
 
-    /// What of each limit the request may not take.
-    pub(super) fn claim(&mut self, ask: &Ask) -> Claim {
-        let bucket = self.bucket(ask.bucket);
-        let (firm, project) = (bucket.firm, bucket.project);
+impl Claim {
+    /// What the request may not take, where `firm` waits and `reserve` is said.
+    pub(super) fn of(ask: &Ask, firm: Option<Firm>, reserve: Reserve) -> Self {
         match (ask.class, firm) {
-            (Class::Batch, Some(firm)) if firm.whole && firm.need == ask.need => Claim::Nothing,
-            (Class::Batch, _) => Claim::OfInteractive(self.owner(project).reserve),
-            (Class::Interactive, Some(firm)) => Claim::OfHead(firm),
-            (Class::Interactive, None) => Claim::Nothing,
+            (Class::Batch, Some(firm)) if firm.whole && firm.need == ask.need => Self::Nothing,
+            (Class::Batch, _) => Self::OfInteractive(reserve),
+            (Class::Interactive, Some(firm)) => Self::OfHead(firm),
+            (Class::Interactive, None) => Self::Nothing,
         }
     }
 }
@@ -295,7 +296,6 @@ impl Space {
         let meter = &self.meters[index];
         let (metric, window, usable) = (meter.limit.metric, meter.limit.window, meter.usable());
         match claim {
-            Claim::Nothing => 0,
             Claim::OfInteractive(Reserve::Fixed { permille }) => fixed(metric, usable, permille),
             Claim::OfInteractive(Reserve::Auto) => {
                 let seen = self.interactive.as_ref().filter(|it| it.is_seen(at));
@@ -304,7 +304,7 @@ impl Space {
             Claim::OfHead(firm) if firm.whole || held >= least(metric, usable) => {
                 firm.need.get(metric)
             }
-            Claim::OfHead(_) => 0,
+            Claim::Nothing | Claim::OfHead(_) => 0,
         }
     }
 
@@ -340,7 +340,7 @@ impl Space {
                     held = held.saturating_sub(weight);
                 }
             }
-            let open = |book: &super::window::Occupancy| {
+            let open = |book: &Occupancy| {
                 if at < answered { 0 } else { book.reserved(metric) }
             };
             let used = used.saturating_sub(open(book).saturating_sub(staying));

@@ -6,6 +6,7 @@ use super::day::{DayEdges, DayUse};
 use super::limits::{Limit, MINUTE_MS, Window};
 use super::reserve::{Claim, Interactive, bar};
 use super::units::{BootMs, Class, Metric, Now, UnixMs, Weights};
+use super::verdict::Because;
 use super::window::{AttemptId, Holder, Occupancy};
 use crate::calendar::QuotaDay;
 
@@ -77,6 +78,24 @@ pub(super) struct Reading {
     pub(super) kept: u64,
     /// When the request fits; none when it does now.
     pub(super) until: Option<BootMs>,
+}
+
+impl Reading {
+    /// Why a request of the class does not fit.
+    pub(super) fn short_of(self, limit: &Limit, needs: u64, class: Class) -> Because {
+        let free = self.usable.saturating_sub(self.used);
+        Because::Limit {
+            dimension: limit.dimension(),
+            needs,
+            free: free.saturating_sub(self.kept),
+            limit: self.usable,
+            kept: self.kept.min(free),
+            kept_for: match class {
+                Class::Batch => Class::Interactive,
+                Class::Interactive => Class::Batch,
+            },
+        }
+    }
 }
 
 /// What leaves a window, and when.

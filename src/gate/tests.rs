@@ -9,6 +9,7 @@ mod explain;
 mod learning;
 mod offset;
 mod properties;
+mod reserve;
 mod spaces;
 mod state;
 mod windows;

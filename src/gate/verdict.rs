@@ -112,6 +112,17 @@ pub struct Never {
     pub source_name: String,
 }
 
+impl Never {
+    pub(super) fn of(limit: &Limit, needs: u64) -> Self {
+        Self {
+            dimension: limit.dimension(),
+            needs,
+            limit: limit.value,
+            source_name: limit.source.to_string(),
+        }
+    }
+}
+
 /// One limit as it stands, for reports; the same numbers that admission uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitState {

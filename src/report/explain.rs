@@ -133,7 +133,9 @@ pub fn text(report: &ExplainReport) -> String {
             amount(usable)
         );
         if let Some(kept) = limit.reserved_for_interactive {
-            line += &format!(" ({} kept for interactive)", amount(kept));
+            line += " (";
+            line += &amount(kept);
+            line += " kept for interactive)";
         }
         if let Some(at) = need.fits_at {
             line += "; fits at ";

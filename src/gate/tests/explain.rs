@@ -36,10 +36,11 @@ proptest! {
     #[test]
     fn an_explanation_is_the_verdict_taken_apart(
         masks in (mask(), mask(), mask()), history in history(true), second in any::<bool>(),
-        key in 0..4_u32, need in weights(),
+        key in 0..4_u32, need in weights(), mixed in any::<bool>(),
     ) {
         let of = |mask| catalogue(mask, 0);
         let mut world = World::new(of(masks.0), of(masks.1), of(masks.2));
+        world.mixed = mixed;
         let bucket = if second { OTHER } else { BUCKET };
         let ask = Ask { key: KeyId(key), ..ask(bucket, need) };
         for (gap, op) in history {
@@ -51,6 +52,10 @@ proptest! {
             let fits = needs.iter().map(|it| it.fits_at).max().flatten();
             match &verdict {
                 Verdict::Fits => prop_assert_eq!(fits, None),
+                // The distance beside interactive requests is no limit's.
+                Verdict::Wait(Wait { until, because: Because::Paced { .. } }) => {
+                    prop_assert!(fits <= Some(*until));
+                }
                 Verdict::Wait(wait) => {
                     prop_assert_eq!(fits, Some(wait.until));
                     prop_assert!(tells(&wait.because, &needs, wait.until), "{wait:?} {needs:?}");

@@ -100,6 +100,8 @@ pub(super) struct World {
     pub(super) gate: Gate,
     pub(super) now: u64,
     pub(super) entries: Vec<Entry>,
+    /// Whether every third attempt is interactive.
+    pub(super) mixed: bool,
     zero: UnixMs,
     step: usize,
     rules: BTreeMap<Place, Rules>,
@@ -205,6 +207,7 @@ impl World {
             gate: Gate::default(),
             now: 0,
             entries: Vec::new(),
+            mixed: false,
             zero: unix(NOON),
             step: 0,
             rules: BTreeMap::new(),
@@ -326,7 +329,9 @@ impl World {
     fn reserve(&mut self, bucket: BucketId, key: u32, need: Weights) {
         let id = AttemptId(i64::try_from(self.entries.len()).expect("few"));
         let now = self.at();
-        self.gate.reserve(id, &Ask { bucket, key: KeyId(key), class: Class::Batch, need }, now);
+        let interactive = self.mixed && self.entries.len().is_multiple_of(3);
+        let class = if interactive { Class::Interactive } else { Class::Batch };
+        self.gate.reserve(id, &Ask { bucket, key: KeyId(key), class, need }, now);
         let bucket = if self.merged { BUCKET } else { bucket };
         let (u, end, moved) = (None, None, (0, 0));
         self.entries.push(Entry { bucket, key, weights: need, u, end, void: false, moved });

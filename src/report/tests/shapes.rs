@@ -219,3 +219,39 @@ fn a_finished_batch_says_where_its_results_are() {
     }
     assert_eq!(serde_json::from_value::<BatchesReport>(json).unwrap(), report);
 }
+
+#[test]
+fn what_is_kept_for_interactive_requests_is_told() {
+    let limit = Limit {
+        metric: Metric::Requests,
+        window: Window::Rolling { ms: 60_000 },
+        scope: Scope::Project,
+        value: 15,
+        source: Source::Config,
+    };
+    let mut state = LimitState {
+        limit,
+        key: None,
+        shared: false,
+        usable: 15,
+        provider_allows: None,
+        used: 4,
+        reserved: 0,
+        free: 11,
+        reserve: 3,
+        next_free: None,
+    };
+    let shown = |state: &LimitState| {
+        let mut report = limits_report();
+        report.buckets[0].limits = vec![super::super::limits::limit_out(state, "UTC")];
+        let json = serde_json::to_value(&report.buckets[0].limits[0]).unwrap();
+        let style = super::super::table::Style { width: Some(200), color: false };
+        (json["reserved_for_interactive"].clone(), super::super::table::limits(&report, style))
+    };
+    let (json, table) = shown(&state);
+    assert_eq!(json, json!(3));
+    assert!(table.contains("11 (3 for interactive)"), "{table}");
+    state.reserve = 0;
+    let (json, table) = shown(&state);
+    assert!(json.is_null() && !table.contains("interactive"), "{table}");
+}

@@ -12,6 +12,7 @@ use sqlx::SqlitePool;
 mod connect;
 mod error;
 mod items;
+mod keys;
 mod ledger;
 mod limits;
 mod queue;
@@ -25,6 +26,7 @@ mod tests;
 pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ExportItem, NewItem, QueuedItem};
+pub use keys::KeyState;
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
@@ -143,6 +145,40 @@ impl Store {
     pub async fn remember(&self, learned: Remembered) -> Result<(), StoreError> {
         self.writer
             .bulk(move |conn| Box::pin(async move { limits::remember(conn, &learned).await }))
+            .await
+    }
+
+    /// Keeps how a key stands with the provider; whether a user disabled it stays as it is.
+    pub async fn keep_key(&self, state: KeyState) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| Box::pin(async move { keys::keep(conn, &state).await }))
+            .await
+    }
+
+    /// Keeps that a user disabled a key, or enabled it.
+    pub async fn disable_key(
+        &self,
+        project_id: i64,
+        name: String,
+        disabled: bool,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { keys::disable(conn, project_id, &name, disabled).await })
+            })
+            .await
+    }
+
+    /// Forgets the keys of a project that are none of these.
+    pub async fn keep_keys_only(
+        &self,
+        project_id: i64,
+        names: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { keys::keep_only(conn, project_id, &names).await })
+            })
             .await
     }
 
@@ -400,6 +436,17 @@ impl Reader {
     /// Which bucket counts in which other.
     pub async fn aliases(&self) -> Result<Vec<(BucketId, BucketId)>, StoreError> {
         limits::aliases(&self.pool).await
+    }
+
+    /// How every key stood of which something is kept.
+    pub async fn key_states(&self) -> Result<Vec<KeyState>, StoreError> {
+        keys::states(&self.pool).await
+    }
+
+    /// The name of the key that each project used last, among the last `back` attempts.
+    pub async fn last_keys(&self, back: i64) -> Result<Vec<(i64, String)>, StoreError> {
+        let first = recall::next_attempt(&self.pool).await?.0.saturating_sub(back);
+        keys::last(&self.pool, first).await
     }
 
     /// Every model that was ever entered.

@@ -114,21 +114,26 @@ pub(super) async fn limit_history(
     Ok(Json(history(&params.project, events, clock::now().wall)))
 }
 
-fn refused(error: &DeskError) -> Problem {
+pub(super) fn refused(error: &DeskError) -> Problem {
     let status = match error {
         DeskError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        DeskError::Project { .. } | DeskError::Model { .. } => StatusCode::NOT_FOUND,
+        DeskError::Project { .. } | DeskError::Model { .. } | DeskError::Key { .. } => {
+            StatusCode::NOT_FOUND
+        }
+        DeskError::Import(_) => StatusCode::CONFLICT,
         DeskError::Dimension(_)
         | DeskError::ModelId
         | DeskError::Setting { .. }
         | DeskError::AllOff
+        | DeskError::Ambiguous { .. }
+        | DeskError::Missing(_)
         | DeskError::Restart(_) => StatusCode::BAD_REQUEST,
     };
     Problem::new(status, chain(error))
 }
 
-fn bad(detail: String) -> Problem {
+pub(super) fn bad(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 

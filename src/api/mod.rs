@@ -3,6 +3,7 @@
 //! `guard` decides who may ask, `routes` answers, `listen` binds and serves.
 
 mod guard;
+mod keys;
 mod limits;
 mod listen;
 mod problem;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use keys::{ImportParams, SwitchKeyBody};
 pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod emulate;
+mod keys;
 mod limits;
 mod presets;
 mod reports;
@@ -64,6 +65,8 @@ enum Command {
     Usage(reports::UsageArgs),
     /// Shows every limit: used, reserved, free, and when more is free; sets and explains them
     Limits(limits::Args),
+    /// Lists keys with their own use and health; imports, disables and enables them
+    Keys(keys::Args),
     /// Checks the configuration and prints what is in force, secrets masked
     CheckConfig,
     /// Runs a strict local emulator of the Gemini API
@@ -130,6 +133,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
         Command::Limits(args) => limits::run(&global, args, &env).await,
+        Command::Keys(args) => keys::run(&global, args, &env).await,
         Command::CheckConfig => check::run(&global, &env),
         Command::Emulate(args) => emulate::run(&global, args).await,
     }

@@ -59,6 +59,18 @@ pub struct AbsentKey {
     pub why: String,
 }
 
+impl KeyOrigin {
+    /// As a column of a report shows it.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::Env(name) => format!("env {name}"),
+            Self::File(path) => format!("file {}", path.display()),
+            Self::Imported(_) => "imported".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for KeyOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -113,7 +113,9 @@ fn render_keys(out: &mut String, project: &Project) -> fmt::Result {
 fn render_key(out: &mut String, name: &str, origin: &KeyOrigin, state: &str) -> fmt::Result {
     let field = match origin {
         KeyOrigin::Env(variable) => format!("env = {}", quote(variable)),
-        KeyOrigin::File(path) | KeyOrigin::Imported(path) => format!("file = {}", quote(&path.to_string_lossy())),
+        KeyOrigin::File(path) | KeyOrigin::Imported(path) => {
+            format!("file = {}", quote(&path.to_string_lossy()))
+        }
     };
     let (name, from) = (quote(name), comment(&origin.to_string()));
     writeln!(out, "  {{ name = {name}, {field} }}, # {state} {from}")

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::conclude;
 use super::estimate::uses_tools;
+use super::keys::KeyMemos;
 use super::state::{
     BatchSetup, BucketView, Counted, Effect, Event, Flight, Job, Lane, Project, ProjectView,
     Settling,
@@ -38,6 +39,7 @@ pub struct Engine {
     /// written.
     pub(super) memos: VecDeque<Remembered>,
     pub(super) keeping: bool,
+    pub(super) key_memos: KeyMemos,
     /// Tokens to the byte, as learned.
     pub(super) ratios: Ratios,
     /// The wall clock minus the boot clock at the last step.
@@ -64,6 +66,7 @@ impl Engine {
             wake: None,
             memos: VecDeque::new(),
             keeping: false,
+            key_memos: KeyMemos::default(),
             ratios: Ratios::default(),
             skew: None,
         }
@@ -78,6 +81,7 @@ impl Engine {
         }
         self.plan(now, &mut effects);
         effects.extend(self.next_memo());
+        effects.extend(self.key_memos.next());
         effects
     }
 
@@ -90,7 +94,8 @@ impl Engine {
     /// Attempts and lessons that are not written durably.
     #[must_use]
     pub fn unsettled(&self) -> usize {
-        self.flights.len() + self.settling.len() + self.memos.len() + usize::from(self.keeping)
+        let memos = self.memos.len() + usize::from(self.keeping) + self.key_memos.len();
+        self.flights.len() + self.settling.len() + memos
     }
 
     /// Has the next lesson kept: one after the other, so that no older one comes last.
@@ -107,6 +112,9 @@ impl Engine {
         match event {
             Event::Tick => {}
             Event::Kept => self.keeping = false,
+            Event::KeyKept => self.key_memos.kept(),
+            Event::Keys(new) => self.new_keys(*new),
+            Event::Switch(switch) => self.switch_key(now, switch),
             Event::Limits(new) => self.new_limits(*new, now),
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),
@@ -386,6 +394,7 @@ impl Engine {
             keys_aside: project
                 .keys
                 .iter()
+                .filter(|key| !key.gone)
                 .filter_map(|key| Some((key.name.clone(), key.aside.as_ref()?.1.clone())))
                 .collect(),
             held: project.held.as_ref().map(|(_, reason)| reason.clone()),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
+use super::keys::{Key, KeySwitch, NewKeys};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
 use crate::caps;
@@ -16,7 +17,7 @@ use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
 use crate::store::{
-    Batch, BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
+    Batch, BatchId, ItemState, KeyState, NewAttempt, QueuedItem, Remembered, Settlement, StoreError,
 };
 use crate::upstream::Report;
 
@@ -117,8 +118,14 @@ pub enum Event {
     },
     /// A project's limits are others now.
     Limits(Box<NewLimits>),
+    /// A project's keys are others now.
+    Keys(Box<NewKeys>),
+    /// A key is not to be used any more, or again.
+    Switch(KeySwitch),
     /// What was learned is kept, or will be with the next lesson.
     Kept,
+    /// It is kept how a key stands.
+    KeyKept,
     /// Start nothing new.
     Drain,
 }
@@ -201,6 +208,8 @@ pub enum Effect {
     Finish(BatchId),
     /// Keep what a bucket has learned.
     Remember(Box<Remembered>),
+    /// Keep how a key stands.
+    KeepKey(KeyState),
     /// Seal the days of a project before `today`.
     Seal {
         /// Which.
@@ -318,14 +327,6 @@ pub(super) struct Project {
     pub(super) sealing: bool,
     /// A seal that did not come about is not tried again before this.
     pub(super) seal_after: BootMs,
-}
-
-/// One of a project's keys.
-#[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) refused: u32,
-    pub(super) aside: Option<(BootMs, String)>,
 }
 
 /// Whether a project's endpoint can be reached. Until a request got through, one goes first.

@@ -191,6 +191,12 @@ pub fn history(project: &str, events: Vec<LimitEvent>, now: UnixMs) -> HistoryRe
 }
 
 impl LimitsReport {
+    /// That of no bucket.
+    #[must_use]
+    pub fn none(now: UnixMs) -> Self {
+        Self { generated_at: seconds(now), buckets: Vec::new(), projects: Vec::new() }
+    }
+
     /// What of it concerns one project.
     #[must_use]
     pub fn of_project(mut self, name: &str) -> Self {

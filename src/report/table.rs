@@ -17,6 +17,10 @@ use super::text::{escaped, thousands};
 use super::usage::{UsageReport, UsageRowOut};
 use crate::config::prices::PicoUsd;
 
+mod keys;
+
+pub use keys::{import, keys};
+
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {

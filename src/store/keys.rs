@@ -22,10 +22,7 @@ pub struct KeyState {
 }
 
 /// Keeps how a key stands with the provider.
-pub(super) async fn keep(
-    conn: &mut SqliteConnection,
-    state: &KeyState,
-) -> Result<(), StoreError> {
+pub(super) async fn keep(conn: &mut SqliteConnection, state: &KeyState) -> Result<(), StoreError> {
     let (until, reason) = state.aside.as_ref().map(|(until, why)| (until.0, why)).unzip();
     sqlx::query!(
         "INSERT INTO key_state (project_id, name, aside_until, reason, refused)

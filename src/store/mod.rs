@@ -150,9 +150,7 @@ impl Store {
 
     /// Keeps how a key stands with the provider; whether a user disabled it stays as it is.
     pub async fn keep_key(&self, state: KeyState) -> Result<(), StoreError> {
-        self.writer
-            .bulk(move |conn| Box::pin(async move { keys::keep(conn, &state).await }))
-            .await
+        self.writer.bulk(move |conn| Box::pin(async move { keys::keep(conn, &state).await })).await
     }
 
     /// Keeps that a user disabled a key, or enabled it.

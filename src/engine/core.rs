@@ -369,6 +369,7 @@ impl Engine {
                     project: self.projects[&lane.project].name.clone(),
                     group: lane.model_group.clone(),
                     limits,
+                    keys: self.projects[&lane.project].key_names(),
                     in_flight: lane.in_flight,
                     wait: lane.waits(now).map(|(until, reason)| (at(until), reason)),
                     blocked: self

@@ -262,6 +262,11 @@ impl Project {
         (0..count).map(|step| (self.next_key + step) % count).filter(fit).collect()
     }
 
+    /// The names of all keys that it has or had, by place.
+    pub(super) fn key_names(&self) -> Vec<String> {
+        self.keys.iter().map(|key| key.name.clone()).collect()
+    }
+
     /// Goes on with the key after the one that was used last.
     pub(super) fn turn_after(&mut self, name: &str) {
         if let Some(place) = self.keys.iter().position(|key| key.name == name) {

@@ -521,6 +521,8 @@ pub struct BucketView {
     pub group: String,
     /// Every limit as it stands.
     pub limits: Vec<LimitState>,
+    /// The names of the project's keys, by their ids in `limits`.
+    pub keys: Vec<String>,
     /// Requests in flight.
     pub in_flight: u32,
     /// Until when and why its next item waits.

@@ -55,7 +55,12 @@ impl DaemonError {
     /// Whether the configuration is at fault, so that starting again will not help.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::NoKey(_) | Self::Keys(_) | Self::Start(StartError::Day { .. }))
+        matches!(
+            self,
+            Self::NoKey(_)
+                | Self::Keys(ImportError::File { .. })
+                | Self::Start(StartError::Day { .. })
+        )
     }
 }
 

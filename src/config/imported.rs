@@ -233,7 +233,12 @@ fn read_dir(state_dir: &Path, project: &str) -> Result<Vec<(String, PathBuf)>, I
     let failed = |source| ImportError::Io { doing: "read", path: dir.clone(), source };
     let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // A state directory that cannot be used is told of by whoever opens the database.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(failed(error)),
     };
     let mut found = Vec::new();

@@ -54,7 +54,8 @@ async fn key(site: &Site, name: &str) -> Value {
 
 fn sent_with(emulator: &Emulator, place: u32) -> u64 {
     let stats = emulator.stats();
-    stats.projects["demo"].keys.get(&format!("key-{place}")).copied().unwrap_or_default()
+    let keys = stats.projects.get("demo").map(|project| &project.keys);
+    keys.and_then(|keys| keys.get(&format!("key-{place}"))).copied().unwrap_or_default()
 }
 
 /// No command has printed or logged a key.

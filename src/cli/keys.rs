@@ -47,7 +47,7 @@ struct ImportArgs {
     /// Whose keys they are
     #[arg(long, value_name = "NAME")]
     project: String,
-    /// The entry to take, such as GEMINI_API_KEY [default: all]
+    /// The entry of it to take [default: all]
     #[arg(long, value_name = "ENTRY")]
     service: Option<String>,
     /// One JSON document

@@ -76,6 +76,9 @@ pub(crate) const CONNECT_MAX_MS: u64 = 60_000;
 pub(crate) const KEY_ASIDE_BASE_MS: u64 = 60_000;
 pub(crate) const KEY_ASIDE_MAX_MS: u64 = 3_600_000;
 
+/// How many of the last attempts a start looks through for the key that each project used last.
+pub(crate) const KEY_TURNS_BACK: i64 = 10_000;
+
 /// How long an item whose line could not be read from the accepted file waits, in milliseconds.
 pub(crate) const UNREADABLE_RETRY_MS: u64 = 30_000;
 

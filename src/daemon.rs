@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 use crate::api::{self, Api, BindError, Listener};
 use crate::caps;
 use crate::clock;
-use crate::config::{Config, Project};
+use crate::config::{Config, ImportError, Project};
 use crate::engine::desk::{Desk, SharedRoutes};
 use crate::engine::intake::Intake;
 use crate::engine::routes as engine_routes;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
-use crate::engine::{BatchSetup, Event};
+use crate::engine::{BatchSetup, Endpoints, Event};
 use crate::spool::{Spool, SpoolError};
 use crate::store::{BatchState, SetLimit, Store, StoreError};
 use crate::upstream::{Client, UpstreamError};
@@ -29,6 +29,9 @@ pub enum DaemonError {
     /// A project has no key to send with.
     #[error("{0}")]
     NoKey(String),
+    /// Imported keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] ImportError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -53,7 +56,12 @@ impl DaemonError {
     /// Whether the configuration is at fault, so that starting again will not help.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::NoKey(_) | Self::Start(StartError::Day { .. }))
+        matches!(
+            self,
+            Self::NoKey(_)
+                | Self::Keys(ImportError::File { .. })
+                | Self::Start(StartError::Day { .. })
+        )
     }
 }
 
@@ -74,6 +82,7 @@ pub struct Daemon {
 /// # Errors
 /// Each names what is wrong and what to do.
 pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
+    let config = config.with_imported_keys()?;
     let missing: Vec<_> = config.projects.iter().flat_map(Project::missing_keys).collect();
     if !missing.is_empty() {
         return Err(DaemonError::NoKey(missing.join("\n")));
@@ -101,11 +110,12 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         .iter()
         .filter_map(|project| Some((project.name.clone(), routes.project_id(&project.name)?)))
         .collect();
+    let endpoints = Endpoints::new(&config, &ids);
     let shell = Shell {
         store: store.clone(),
         spool: spool.clone(),
         client,
-        endpoints: Arc::new(run::endpoints(&config, &ids)),
+        endpoints: endpoints.clone(),
         bodies: config.retention.bodies,
         events: events.clone(),
     };
@@ -121,7 +131,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     }
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let routes = SharedRoutes::new(routes);
-    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone());
+    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints);
     let intake = Intake { shell, routes, desk: desk.clone(), scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
     let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone());
@@ -144,7 +154,7 @@ impl Daemon {
         &self.addresses
     }
 
-    /// Where limits are changed.
+    /// Where limits and keys are changed.
     #[must_use]
     pub fn desk(&self) -> &Desk {
         &self.desk

@@ -54,7 +54,13 @@ impl Guard {
             return Some(Problem::new(StatusCode::FORBIDDEN, detail));
         }
         let results = path.starts_with("/api/v1/batches/") && path.ends_with("/results");
-        if results && self.port.is_some() && self.auth.is_none() {
+        let open_to_all = self.port.is_some() && self.auth.is_none();
+        if path == "/api/v1/keys/import" && open_to_all {
+            let detail = "keys are not taken from every user of this machine, for prompts would \
+                go where they lead: send them over a unix socket, or set server.auth";
+            return Some(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        if results && open_to_all {
             let detail = "answers are not given to every user of this machine: ask over a unix \
                 socket, or set server.auth";
             return Some(Problem::new(StatusCode::FORBIDDEN, detail));
@@ -103,6 +109,8 @@ mod tests {
         let results = |path| status(&guard, path, &[("host", "localhost:8430")]);
         assert_eq!(results("/api/v1/batches/b/results"), Some(403));
         assert_eq!(results("/api/v1/batches/b"), None);
+        assert_eq!(results("/api/v1/keys/import"), Some(403));
+        assert_eq!(results("/api/v1/keys"), None);
         let null = [("host", "localhost:8430"), ("origin", "null")];
         assert_eq!(ask(&null), Some(403));
         let cross = [("host", "localhost:8430"), ("sec-fetch-site", "cross-site")];
@@ -120,5 +128,7 @@ mod tests {
         assert_eq!(status(&guard, "/api/v1/usage", &wrong), Some(401));
         assert_eq!(status(&guard, "/healthz", &[]), None);
         assert_eq!(status(&guard, "/api/v1/batches/b/results", &right), None);
+        assert_eq!(status(&guard, "/api/v1/keys/import", &right), None);
+        assert_eq!(status(&guard, "/api/v1/keys/import", &[]), Some(401));
     }
 }

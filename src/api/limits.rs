@@ -118,15 +118,18 @@ pub(super) fn refused(error: &DeskError) -> Problem {
     let status = match error {
         DeskError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         DeskError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        DeskError::Project { .. } | DeskError::Model { .. } | DeskError::NoBucket(_) => {
-            StatusCode::NOT_FOUND
-        }
-        DeskError::NotHeld { .. } => StatusCode::CONFLICT,
+        DeskError::Project { .. }
+        | DeskError::Model { .. }
+        | DeskError::NoBucket(_)
+        | DeskError::Key { .. } => StatusCode::NOT_FOUND,
+        DeskError::NotHeld { .. } | DeskError::Import(_) => StatusCode::CONFLICT,
         DeskError::Dimension(_)
         | DeskError::ModelId
         | DeskError::Setting { .. }
         | DeskError::AllOff
         | DeskError::NoProject
+        | DeskError::Ambiguous { .. }
+        | DeskError::Missing(_)
         | DeskError::Restart(_) => StatusCode::BAD_REQUEST,
     };
     Problem::new(status, chain(error))

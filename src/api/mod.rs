@@ -5,6 +5,7 @@
 
 mod control;
 mod guard;
+mod keys;
 mod limits;
 mod listen;
 mod problem;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use control::{HoldBody, PriorityBody};
+pub(crate) use keys::{ImportParams, SwitchKeyBody};
 pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 

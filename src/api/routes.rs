@@ -15,9 +15,10 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
-use super::{control, limits};
+use super::{control, keys, limits};
 use crate::caps;
 use crate::clock;
+use crate::config::KEYSTORE_BYTES_MAX;
 use crate::config::prices::Prices;
 use crate::engine::{CANCELLED, Event};
 use crate::engine::{export, run};
@@ -39,6 +40,14 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/limits", get(limits::get_limits).post(limits::set_limit))
         .route("/api/v1/limits/explain", get(limits::explain_limits))
         .route("/api/v1/limits/history", get(limits::limit_history))
+        .route("/api/v1/keys", get(keys::get_keys))
+        .route("/api/v1/keys/disable", post(keys::disable_key))
+        .route("/api/v1/keys/enable", post(keys::enable_key))
+        .route("/api/v1/keys/reload", post(keys::reload_keys))
+        .route(
+            "/api/v1/keys/import",
+            post(keys::import_keys).layer(DefaultBodyLimit::max(KEYSTORE_BYTES_MAX + 1)),
+        )
         .route("/api/v1/batches", get(list_batches))
         .route("/api/v1/batches/{id}", get(show_batch))
         .route("/api/v1/batches/{id}/results", get(batch_results))

@@ -26,6 +26,7 @@ pub(super) enum Source {
 pub(super) struct Daemon {
     http: reqwest::Client,
     base: String,
+    is_socket: bool,
     authorization: Option<HeaderValue>,
 }
 
@@ -69,7 +70,8 @@ impl Daemon {
         };
         let http = builder.build().map_err(|error| Failure::of(EX_FAILURE)(&error))?;
         let authorization = config.server.auth.as_ref().and_then(Auth::header);
-        Ok(Self { http, base, authorization })
+        let is_socket = matches!(listen, Listen::Unix(_));
+        Ok(Self { http, base, is_socket, authorization })
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -100,6 +102,22 @@ impl Daemon {
         let request = self.http.post(format!("{}{path}", self.base)).json(body);
         let response = self.send(request).await?;
         response.json().await.map_err(|error| self.unavailable(&error))
+    }
+
+    pub(super) async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+        content: Vec<u8>,
+    ) -> Result<T, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).query(question);
+        let response = self.send(request.body(content)).await?;
+        response.json().await.map_err(|error| self.unavailable(&error))
+    }
+
+    /// Whether nobody but who may use this daemon can hear, or take part.
+    pub(super) fn is_private(&self) -> bool {
+        self.is_socket || self.authorization.is_some()
     }
 
     /// Copies a document as it comes; the inner error is that of writing.

@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod emulate;
 mod hold;
+mod keys;
 mod limits;
 mod presets;
 mod reports;
@@ -69,6 +70,8 @@ enum Command {
     Pause(hold::Args),
     /// Lets go what was held with `pause`
     Resume(hold::Args),
+    /// Lists keys with their own use and health; imports, disables and enables them
+    Keys(keys::Args),
     /// Checks the configuration and prints what is in force, secrets masked
     CheckConfig,
     /// Runs a strict local emulator of the Gemini API
@@ -137,6 +140,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Limits(args) => limits::run(&global, args, &env).await,
         Command::Pause(args) => hold::run(&global, args, "/api/v1/pause", &env).await,
         Command::Resume(args) => hold::run(&global, args, "/api/v1/resume", &env).await,
+        Command::Keys(args) => keys::run(&global, args, &env).await,
         Command::CheckConfig => check::run(&global, &env),
         Command::Emulate(args) => emulate::run(&global, args).await,
     }

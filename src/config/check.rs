@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::env::Env;
 use super::error::{ConfigError, Document};
-use super::keys::{looks_like_secret, read_secret_file};
+use super::keys::{is_name, looks_like_secret, read_secret_file};
 use super::limits::{Dimension, Setting};
 use super::raw::{RawConfig, RawRetention, RawServer, RawSetting, Text};
 use super::server::{Auth, Listen, Server, spool_in};
@@ -160,11 +160,7 @@ fn model_id(document: Document<'_>, field: &str, model: &Text) -> Result<String,
 /// a key.
 fn name(document: Document<'_>, field: &str, text: &Text) -> Result<String, ConfigError> {
     let value = text.get_ref();
-    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let shaped = value.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && value.len() <= 64
-        && value.chars().all(rest);
-    if shaped && !looks_like_secret(value) {
+    if is_name(value) && !looks_like_secret(value) {
         return Ok(value.clone());
     }
     let what = if looks_like_secret(value) { "looks like a key" } else { "is not a name" };

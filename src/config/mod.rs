@@ -8,7 +8,9 @@
 mod check;
 mod env;
 mod error;
+mod imported;
 mod keys;
+mod keystore;
 mod limits;
 mod preset;
 pub mod prices;
@@ -28,7 +30,9 @@ use crate::gate::limits::Allowance;
 
 pub use env::Env;
 pub use error::{ConfigError, Place};
+pub use imported::{ImportError, ImportReport, ImportedKey, KnownKey};
 pub use keys::{AbsentKey, Key, KeyOrigin};
+pub use keystore::{KEYSTORE_BYTES_MAX, Keystore, KeystoreError};
 pub use limits::{
     ALL_MODELS, Dimension, ModelLimits, Setting, SettingError, UnknownDimension, dollars,
 };
@@ -128,7 +132,8 @@ pub struct Project {
     pub preset: Option<&'static Preset>,
     /// The usage tier; one of the preset's.
     pub tier: String,
-    /// The keys that can be used, in the order of the file; names are distinct.
+    /// The keys that can be used, in the order of the file, then the imported ones where
+    /// [`Config::with_imported_keys`] was asked for them; names are distinct.
     pub keys: Vec<Key>,
     /// The keys whose environment variable is not set, in the order of the file.
     pub absent_keys: Vec<AbsentKey>,
@@ -282,12 +287,9 @@ impl Config {
             return needs;
         }
         for (old, new) in self.projects.iter().zip(&new.projects) {
-            let same_keys = old.keys.len() == new.keys.len()
-                && old.keys.iter().zip(&new.keys).all(|(old, new)| old.is_same(new));
             let parts = [
                 ("provider", old.provider != new.provider),
                 ("base_url", old.base_url != new.base_url),
-                ("keys", !same_keys),
                 ("day", old.day != new.day),
             ];
             let changed = parts.into_iter().filter(|(_, changed)| *changed);
@@ -304,10 +306,17 @@ impl Config {
 }
 
 impl Project {
-    /// One sentence for every key that cannot be had here: what is missing and what to do. Empty
-    /// when all keys are there.
+    /// One sentence for every key that cannot be had here: what is missing and what to do; one
+    /// for a project without any. Empty when all keys are there.
     #[must_use]
     pub fn missing_keys(&self) -> Vec<String> {
+        if self.keys.is_empty() && self.absent_keys.is_empty() {
+            let name = &self.name;
+            return vec![format!(
+                "project `{name}` has no keys; add keys = [{{ name = \"main\", env = \
+                \"GEMINI_API_KEY\" }}], or run: tidegate keys import keystore.json --project {name}"
+            )];
+        }
         let sentence = |key: &AbsentKey| {
             format!(
                 "project `{}`: key `{}` is missing: {} {}",

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::{
-    BodyRetention, Config, KeyOrigin, ModelLimits, ModelRule, Origin, Project, Reserve,
+    BodyRetention, Config, Key, KeyOrigin, ModelLimits, ModelRule, Origin, Project, Reserve,
     UnknownModels,
 };
 use crate::gate::limits::{Allowance, Limit, Scope, Window};
@@ -117,19 +117,27 @@ fn render_project(out: &mut String, project: &Project) -> fmt::Result {
 
 fn render_keys(out: &mut String, project: &Project) -> fmt::Result {
     writeln!(out, "keys = [")?;
-    for key in &project.keys {
+    let imported = |key: &&Key| matches!(key.origin, KeyOrigin::Imported(_));
+    for key in project.keys.iter().filter(|key| !imported(key)) {
         render_key(out, &key.name, &key.origin, &format!("{MASK} from"))?;
     }
     for key in &project.absent_keys {
         render_key(out, &key.name, &key.origin, "missing:")?;
     }
-    writeln!(out, "]")
+    writeln!(out, "]")?;
+    for key in project.keys.iter().filter(imported) {
+        let (name, from) = (comment(&key.name), comment(&key.origin.to_string()));
+        writeln!(out, "# {name}: {MASK} {from}")?;
+    }
+    Ok(())
 }
 
 fn render_key(out: &mut String, name: &str, origin: &KeyOrigin, state: &str) -> fmt::Result {
     let field = match origin {
         KeyOrigin::Env(variable) => format!("env = {}", quote(variable)),
-        KeyOrigin::File(path) => format!("file = {}", quote(&path.to_string_lossy())),
+        KeyOrigin::File(path) | KeyOrigin::Imported(path) => {
+            format!("file = {}", quote(&path.to_string_lossy()))
+        }
     };
     let (name, from) = (quote(name), comment(&origin.to_string()));
     writeln!(out, "  {{ name = {name}, {field} }}, # {state} {from}")

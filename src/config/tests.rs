@@ -9,6 +9,7 @@ mod allowance;
 mod bad;
 mod files;
 mod good;
+mod imports;
 mod presets;
 mod secrets;
 mod seed;

@@ -120,6 +120,18 @@ impl Engine {
         Err(Refusal::bad_key())
     }
 
+    /// Revokes a key by its place in the limits file, from 1; false when there is none.
+    pub(super) fn revoke(&mut self, project: &str, place: usize) -> bool {
+        let named = |known: &&mut super::limits::Project| known.name == project;
+        let Some(project) = self.limits.projects.iter_mut().find(named) else { return false };
+        let Some(key) = place.checked_sub(1).and_then(|at| project.keys.get(at).cloned()) else {
+            return false;
+        };
+        // It keeps its place: the names of the others go by it.
+        project.revoked_keys.push(key);
+        true
+    }
+
     /// The quota that `name` uses in the caller's project.
     pub(super) fn find_model(&mut self, caller: &Caller, name: &str) -> Option<Arc<Model>> {
         let project = &self.limits.projects[caller.project_index];

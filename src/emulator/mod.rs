@@ -63,6 +63,7 @@
 //! - `GET /__emulator/log?after=N`: one JSON line a decided call, in the order of decision, with
 //!   `n` from 1; the entries with `n` above N, at most 100,000 an answer. The log holds the first
 //!   1,000,000 calls, after which `log_truncated` is set and the worst windows miss later calls.
+//! - `POST /__emulator/revoke` with `{"project": "demo", "key": 2}`: that key gets 403s from now on.
 //! - `POST /__emulator/faults` with `{"next": [{"do": "503", "times": 2}]}`: see [`FaultKind`].
 //!
 //! # Bounds
@@ -290,6 +291,15 @@ impl Emulator {
         let faults: Vec<Fault> = faults.into_iter().collect();
         let fits = self.shared.engine().faults.order(&faults);
         assert!(fits, "too many faults are waiting");
+    }
+
+    /// Revokes a key of a project by its place in the limits file, from 1: calls with it that have
+    /// not been decided get a 403.
+    ///
+    /// # Panics
+    /// When there is no such key.
+    pub fn revoke(&self, project: &str, place: usize) {
+        assert!(self.shared.engine().revoke(project, place), "no key {place} of {project}");
     }
 
     /// Accepts no more connections, lets calls finish for two seconds, then drops the rest.

@@ -93,6 +93,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/__emulator/stats", get(show_stats))
         .route("/__emulator/log", get(show_log))
         .route("/__emulator/faults", post(order_faults))
+        .route("/__emulator/revoke", post(revoke_key))
         .fallback(provider)
         .with_state(shared)
 }
@@ -130,6 +131,25 @@ async fn order_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Respons
         }
         Ok(_) => "too many faults are waiting".to_owned(),
         Err(problem) => problem,
+    };
+    (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    project: String,
+    /// Its place in the limits file, from 1.
+    key: usize,
+}
+
+async fn revoke_key(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let problem = match serde_json::from_slice::<Revocation>(&body) {
+        Ok(order) if shared.engine().revoke(&order.project, order.key) => {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        Ok(_) => "no such project or key".to_owned(),
+        Err(error) => error.to_string(),
     };
     (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
 }

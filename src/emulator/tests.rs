@@ -97,6 +97,16 @@ async fn wrong_keys_are_refused_as_the_provider_does() {
     assert_eq!(status, 400);
     assert!(body["error"]["message"].as_str().unwrap().contains("Cannot bind query parameter"));
     assert_eq!(emulator.stats().projects["p"].keys["key-1"], 2);
+
+    let revoke = async |body: Value| {
+        let url = format!("{}/__emulator/revoke", emulator.base_url());
+        client().post(url).body(body.to_string()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(revoke(json!({"project": "p", "key": 2})).await, 400);
+    assert_eq!(revoke(json!({"project": "q", "key": 1})).await, 400);
+    assert_eq!(revoke(json!({"project": "p", "key": 0})).await, 400);
+    assert_eq!(revoke(json!({"project": "p", "key": 1})).await, 204);
+    assert_eq!(send(format!("{url}?key=k"), None).await.0, 403);
 }
 
 #[tokio::test]

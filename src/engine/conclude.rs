@@ -83,7 +83,10 @@ impl Engine {
         answer: Answer,
     ) -> Conclusion {
         let fate = match &answer.report.outcome {
-            Outcome::Answered { .. } => self.answered(now, flight),
+            Outcome::Answered { .. } => {
+                self.key_went_well(id, flight, now);
+                self.answered(now, flight)
+            }
             Outcome::Refused(refusal) => self.refused(now, id, flight, refusal),
             Outcome::NotSent { reason, kind } => {
                 let what = match kind {
@@ -218,9 +221,6 @@ impl Engine {
         lane.budget.earn();
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         lane.went_well(project.pace.max_in_flight);
-        let key = &mut project.keys[flight.key];
-        key.refused = 0;
-        key.aside = None;
         project.held = project.held.take().filter(|(until, _)| *until > now.boot);
         Fate {
             end: AttemptEnd::Ok,
@@ -268,22 +268,6 @@ impl Engine {
         let tokens = |quota: &QuotaViolation| quota.subject == QuotaSubject::InputTokens;
         refusal.quota.iter().any(tokens)
             && self.gate.takes_all(flight.bucket, Metric::InputTokens, flight.est.input_tokens)
-    }
-
-    fn set_key_aside(&mut self, now: Now, flight: &Flight, refusal: &Refusal) {
-        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
-        let key = &mut project.keys[flight.key];
-        // Requests that were under way together are one refusal.
-        if key.aside.as_ref().is_some_and(|(until, _)| *until > now.boot) {
-            return;
-        }
-        let shift = key.refused.min(6);
-        let wait = (caps::KEY_ASIDE_BASE_MS << shift).min(caps::KEY_ASIDE_MAX_MS);
-        key.refused = key.refused.saturating_add(1);
-        let reason = format!("key {} was refused: {}", key.name, refusal.message);
-        tracing::warn!(project.name = %project.name, key.name = %key.name, wait_ms = wait,
-            "key {} of {} is set aside", key.name, project.name);
-        key.aside = Some((now.boot.plus(wait), reason));
     }
 
     /// The provider is in trouble: the item waits, ever longer. Where one after another is answered

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::conclude;
 use super::estimate::uses_tools;
 use super::job::{Counted, Job, RetryReply};
+use super::keys::KeyMemos;
 use super::state::{
     BatchSetup, BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling,
 };
@@ -43,6 +44,7 @@ pub struct Engine {
     /// written.
     pub(super) memos: VecDeque<Remembered>,
     pub(super) keeping: bool,
+    pub(super) key_memos: KeyMemos,
     /// Tokens to the byte, as learned.
     pub(super) ratios: Ratios,
     /// The wall clock minus the boot clock at the last step.
@@ -71,6 +73,7 @@ impl Engine {
             wake: None,
             memos: VecDeque::new(),
             keeping: false,
+            key_memos: KeyMemos::default(),
             ratios: Ratios::default(),
             skew: None,
         }
@@ -85,6 +88,7 @@ impl Engine {
         }
         self.plan(now, &mut effects);
         effects.extend(self.next_memo());
+        effects.extend(self.key_memos.next());
         effects
     }
 
@@ -97,7 +101,8 @@ impl Engine {
     /// Attempts and lessons that are not written durably.
     #[must_use]
     pub fn unsettled(&self) -> usize {
-        self.flights.len() + self.settling.len() + self.memos.len() + usize::from(self.keeping)
+        let memos = self.memos.len() + usize::from(self.keeping) + self.key_memos.len();
+        self.flights.len() + self.settling.len() + memos
     }
 
     /// Has the next lesson kept: one after the other, so that no older one comes last.
@@ -114,6 +119,9 @@ impl Engine {
         match event {
             Event::Tick => {}
             Event::Kept => self.keeping = false,
+            Event::KeyKept => self.key_memos.kept(),
+            Event::Keys(new) => self.new_keys(*new),
+            Event::Switch(switch) => self.switch_key(now, switch),
             Event::Limits(new) => self.new_limits(*new, now),
             Event::Drain => self.draining = true,
             Event::BucketFound { id, project, group } => self.found(id, project, group),
@@ -450,6 +458,7 @@ impl Engine {
                     project: self.projects[&lane.project].name.clone(),
                     group: lane.model_group.clone(),
                     limits,
+                    keys: self.projects[&lane.project].key_names(),
                     in_flight: lane.in_flight,
                     wait: lane.waits(now).map(|(until, reason)| (at(until), reason)),
                     blocked: self
@@ -475,6 +484,7 @@ impl Engine {
             keys_aside: project
                 .keys
                 .iter()
+                .filter(|key| !key.gone)
                 .filter_map(|key| Some((key.name.clone(), key.aside.as_ref()?.1.clone())))
                 .collect(),
             held: project.held.as_ref().map(|(_, reason)| reason.clone()),

@@ -1,16 +1,19 @@
-//! Where limits are changed while the daemon runs, by a user's word or by a new configuration, and
-//! where users hold what is sent. Each change is durable before it is in force.
+//! Where limits and keys are changed while the daemon runs, by a user's word or by a new
+//! configuration, and where users hold what is sent. Each change is durable before it is in force.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
+mod keys;
+
+use super::endpoints::Endpoints;
 use super::start::{self, Pace, Route, Routes, Stated};
 use super::state::{Event, NewLimits, Rule};
 use crate::clock;
 use crate::config::{
-    ALL_MODELS, Config, Dimension, ModelRule, Project, Setting, SettingError, UnknownDimension,
-    UnknownModels, model_id,
+    ALL_MODELS, Config, Dimension, ImportError, ModelRule, Project, Setting, SettingError,
+    UnknownDimension, UnknownModels, model_id,
 };
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Allowance, Limit, Window};
@@ -91,6 +94,28 @@ pub enum DeskError {
         /// What is.
         held: String,
     },
+    /// No such key.
+    #[error("no key {name}; known: {known}")]
+    Key {
+        /// The name.
+        name: String,
+        /// Those there are, behind their projects.
+        known: String,
+    },
+    /// A key's name that several projects have.
+    #[error("{name} is a key of {projects}: name the project before it")]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The projects.
+        projects: String,
+    },
+    /// A configured key that is not there, or a project without any.
+    #[error("{0}")]
+    Missing(String),
+    /// Imported keys cannot be read or written.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// What a running daemon cannot take up.
     #[error(
         "{} cannot change while the daemon runs; nothing was applied: restart it",
@@ -124,6 +149,7 @@ pub struct Desk {
     store: Store,
     events: mpsc::Sender<Event>,
     routes: SharedRoutes,
+    endpoints: Endpoints,
     config: Arc<watch::Sender<Arc<Config>>>,
     /// One change after the other.
     turn: Arc<Mutex<()>>,
@@ -137,9 +163,10 @@ impl Desk {
         store: Store,
         events: mpsc::Sender<Event>,
         routes: SharedRoutes,
+        endpoints: Endpoints,
     ) -> Self {
         let (config, _) = watch::channel(Arc::new(config));
-        Self { store, events, routes, config: Arc::new(config), turn: Arc::default() }
+        Self { store, events, routes, endpoints, config: Arc::new(config), turn: Arc::default() }
     }
 
     /// The configuration in force.
@@ -184,10 +211,7 @@ impl Desk {
     pub async fn set(&self, change: Change) -> Result<(), DeskError> {
         let _turn = self.turn.lock().await;
         let config = self.config();
-        let project = config.project(&change.project).ok_or_else(|| {
-            let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
-            DeskError::Project { project: change.project.clone(), known: known.join(", ") }
-        })?;
+        let project = keys::find(&config, &change.project)?;
         let dimension: Dimension = change.dimension.parse()?;
         let setting = change.value.as_deref().map(|value| dimension.setting(value)).transpose();
         let setting = setting.map_err(|source| DeskError::Setting {
@@ -292,13 +316,18 @@ impl Desk {
     /// Takes up a configuration that was read anew.
     ///
     /// # Errors
-    /// [`DeskError::Restart`] names what a running daemon cannot take up; nothing has changed then.
+    /// [`DeskError::Restart`] names what a running daemon cannot take up, [`DeskError::Missing`] a
+    /// key that is not to be had; nothing has changed then.
     pub async fn reload(&self, new: Config) -> Result<(), DeskError> {
         let _turn = self.turn.lock().await;
         let needs = self.config().needs_restart(&new);
         if !needs.is_empty() {
             return Err(DeskError::Restart(needs));
         }
+        let read = tokio::task::spawn_blocking(move || new.with_imported_keys());
+        let new = read.await.map_err(|_| DeskError::Stopping)??;
+        keys::no_key_is_missing(&new)?;
+        self.take_up_keys(&new).await?;
         self.apply(new, None, None).await
     }
 

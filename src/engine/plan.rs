@@ -300,28 +300,14 @@ impl Project {
                 return Some((until, "one request goes first to try the endpoint".to_owned()));
             }
         }
-        let healthy = |key: &super::state::Key| {
-            key.aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
-        };
-        if !self.keys.iter().any(healthy) {
-            let soonest = self.keys.iter().filter_map(|key| key.aside.clone()).min();
-            let (until, reason) = soonest.unwrap_or((open_end, "no key".to_owned()));
-            return Some((until, format!("every key of {} is set aside: {reason}", self.name)));
+        if let Some(keyless) = self.keyless(now, open_end) {
+            return Some(keyless);
         }
         if self.second.until(now.boot) < 1_000 && self.started >= self.pace.starts_per_second {
             let reason = format!("{} requests were started this second", self.started);
             return Some((self.second.plus(1_000), reason));
         }
         None
-    }
-
-    /// The keys that are not set aside, in the order of their turns.
-    pub(super) fn turns(&self, now: Now) -> Vec<usize> {
-        let count = self.keys.len();
-        let healthy = |key: &usize| {
-            self.keys[*key].aside.as_ref().is_none_or(|(until, _)| *until <= now.boot)
-        };
-        (0..count).map(|step| (self.next_key + step) % count).filter(healthy).collect()
     }
 
     /// Counts one start with a key.

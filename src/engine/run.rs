@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::Engine;
+use super::endpoints::Endpoints;
 use super::export;
+use super::keys::KeyView;
 use super::state::{BucketView, Effect, Event, Explained, ProjectView, Question, SendOrder};
 use crate::caps;
 use crate::clock;
-use crate::config::{BodyRetention, Config};
+use crate::config::BodyRetention;
 use crate::formats;
 use crate::gate::units::UnixMs;
 use crate::gate::window::AttemptId;
@@ -26,15 +27,6 @@ use crate::store::{
 use crate::telemetry::chain;
 use crate::upstream::{self, Call, Client, Progress};
 
-/// Where a project's requests go.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Scheme, host and port.
-    pub base_url: String,
-    /// The keys, in the order of the engine's.
-    pub keys: Vec<SecretString>,
-}
-
 /// What the engine's shell works with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shell {
@@ -44,8 +36,8 @@ pub struct Shell {
     pub spool: Arc<Spool>,
     /// The provider client.
     pub client: Client,
-    /// Where each project's requests go, by row id.
-    pub endpoints: Arc<BTreeMap<i64, Endpoint>>,
+    /// Where each project's requests go.
+    pub endpoints: Endpoints,
     /// How long bodies are kept.
     pub bodies: BodyRetention,
     /// What happened, to the engine.
@@ -59,22 +51,10 @@ pub enum Query {
     Buckets(oneshot::Sender<(Vec<BucketView>, Vec<ProjectView>)>),
     /// What a request would need, and what is there.
     Explain(Question, oneshot::Sender<Option<Explained>>),
+    /// Every key as it stands.
+    Keys(oneshot::Sender<Vec<KeyView>>),
     /// Why each of these batches waits, and until when.
     Why(Vec<BatchId>, oneshot::Sender<BTreeMap<BatchId, (UnixMs, String)>>),
-}
-
-/// The endpoints of every project of the configuration.
-#[must_use]
-pub fn endpoints(config: &Config, ids: &BTreeMap<String, i64>) -> BTreeMap<i64, Endpoint> {
-    config
-        .projects
-        .iter()
-        .filter_map(|project| {
-            let keys = project.keys.iter().map(|key| key.secret.clone()).collect();
-            let endpoint = Endpoint { base_url: project.base_url.clone(), keys };
-            Some((*ids.get(&project.name)?, endpoint))
-        })
-        .collect()
 }
 
 /// Runs the engine until it was told to drain and everything in flight is settled, or the drain
@@ -123,6 +103,9 @@ fn answer(engine: &mut Engine, query: Query) {
         Query::Explain(question, reply) => {
             let _ = reply.send(engine.explain(&question, now));
         }
+        Query::Keys(reply) => {
+            let _ = reply.send(engine.keys(now));
+        }
         Query::Why(batches, reply) => {
             let why = |batch| Some((batch, engine.why(batch, now)?));
             let _ = reply.send(batches.into_iter().filter_map(why).collect());
@@ -152,6 +135,11 @@ impl Shell {
                     persist("keeping what was learned", || shell.store.remember((*memo).clone()))
                         .await;
                     Event::Kept
+                }
+                Effect::KeepKey(state) => {
+                    persist("keeping how a key stands", || shell.store.keep_key(state.clone()))
+                        .await;
+                    Event::KeyKept
                 }
                 Effect::Seal { project, today } => shell.seal(project, today).await,
             };
@@ -216,13 +204,8 @@ impl Shell {
         if order.stale_at.is_some_and(|stale| clock::now().boot >= stale) {
             return Event::Stale(id);
         }
-        let endpoint = &self.endpoints[&order.project];
-        let call = Call {
-            base_url: endpoint.base_url.clone(),
-            model: order.model.clone(),
-            key: endpoint.keys[order.key].clone(),
-            body,
-        };
+        let (base_url, api_key) = self.endpoints.find(order.project, order.key);
+        let call = Call { base_url, model: order.model.clone(), key: api_key, body };
         let started = clock::now();
         let events = self.events.clone();
         let report = self.client.generate(call, move |progress| {
@@ -253,13 +236,8 @@ impl Shell {
             Err(_) => None,
         };
         let Some(body) = body else { return Event::Counted { batch, item, tokens: None } };
-        let endpoint = &self.endpoints[&order.project];
-        let call = Call {
-            base_url: endpoint.base_url.clone(),
-            model: order.model.clone(),
-            key: endpoint.keys[order.key].clone(),
-            body: Bytes::from(body),
-        };
+        let (base_url, key) = self.endpoints.find(order.project, order.key);
+        let call = Call { base_url, model: order.model.clone(), key, body: Bytes::from(body) };
         let tokens = match self.client.count_tokens(call).await {
             Ok(tokens) => Some(tokens),
             Err(error) => {

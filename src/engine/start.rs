@@ -8,7 +8,8 @@ use chrono::NaiveDate;
 
 use super::conclude::doubtful;
 use super::core::Engine;
-use super::state::{Key, Lane, Link, Project, Rule};
+use super::keys::Key;
+use super::state::{Lane, Link, Project, Rule};
 use crate::calendar::{CalendarError, QuotaDay};
 use crate::caps;
 use crate::config::{self, Config, ModelRule, UnknownModels};
@@ -221,6 +222,7 @@ pub async fn assemble(
     for project in &config.projects {
         quota_day(project)?;
         let entered = store.sync_project(Stated::of(project).entry(&project.name)).await?;
+        store.keep_keys_only(entered.id, key_names(project)).await?;
         ids.insert(project.name.clone(), entered);
     }
     doubt_open_attempts(store, config, now).await?;
@@ -285,6 +287,7 @@ async fn build(
         engine.shut_off(bucket, project, group, reason);
     }
     recall(&mut engine, reader, now).await?;
+    recall_keys(&mut engine, reader, now).await?;
     for observation in reader.observations(caps::OBSERVATIONS_BACK).await? {
         engine.observe(&observation);
     }
@@ -334,8 +337,7 @@ fn add_project(
         engine.gate.define(id, ProjectId(ids.id), limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
-    let keys =
-        project.keys.iter().map(|key| Key { name: key.name.clone(), refused: 0, aside: None });
+    let keys = project.keys.iter().map(|key| Key::new(key.name.clone()));
     let state = Project {
         name: project.name.clone(),
         keys: keys.collect(),
@@ -418,6 +420,29 @@ async fn recall(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), St
         let on = |id| engine.lanes.get(id).is_some_and(|lane| lane.off.is_none());
         if on(&bucket) && on(&counts_in) {
             engine.gate.merge(bucket, counts_in, now);
+        }
+    }
+    Ok(())
+}
+
+/// The names of a project's keys, those included that cannot be had here.
+pub(super) fn key_names(project: &config::Project) -> Vec<String> {
+    let absent = project.absent_keys.iter().map(|key| &key.name);
+    project.keys.iter().map(|key| &key.name).chain(absent).cloned().collect()
+}
+
+/// Takes up how keys stood, and whose turn it is.
+async fn recall_keys(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+    for state in reader.key_states().await? {
+        let project = engine.projects.get_mut(&state.project_id);
+        let key = project.and_then(|it| it.keys.iter_mut().find(|key| key.name == state.name));
+        if let Some(key) = key {
+            key.restore(state, now);
+        }
+    }
+    for (project, name) in reader.last_keys(caps::KEY_TURNS_BACK).await? {
+        if let Some(project) = engine.projects.get_mut(&project) {
+            project.turn_after(&name);
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
+use super::keys::{Key, KeySwitch, NewKeys};
 pub use super::setup::{BatchSetup, RouteTo};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
@@ -16,7 +17,7 @@ use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
 use crate::schedule::Budget;
-use crate::store::{BatchId, ItemState, NewAttempt, QueuedItem, Remembered, Settlement};
+use crate::store::{BatchId, ItemState, KeyState, NewAttempt, QueuedItem, Remembered, Settlement};
 use crate::upstream::Report;
 
 /// Everything that can happen to the engine.
@@ -148,8 +149,14 @@ pub enum Event {
     },
     /// A project's limits are others now.
     Limits(Box<NewLimits>),
+    /// A project's keys are others now.
+    Keys(Box<NewKeys>),
+    /// A key is not to be used any more, or again.
+    Switch(KeySwitch),
     /// What was learned is kept, or will be with the next lesson.
     Kept,
+    /// It is kept how a key stands.
+    KeyKept,
     /// Start nothing new.
     Drain,
 }
@@ -236,6 +243,8 @@ pub enum Effect {
     Finish(BatchId),
     /// Keep what a bucket has learned.
     Remember(Box<Remembered>),
+    /// Keep how a key stands.
+    KeepKey(KeyState),
     /// Seal the days of a project before `today`.
     Seal {
         /// Which.
@@ -294,14 +303,6 @@ pub(super) struct Project {
     pub(super) sealing: bool,
     /// A seal that did not come about is not tried again before this.
     pub(super) seal_after: BootMs,
-}
-
-/// One of a project's keys.
-#[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) refused: u32,
-    pub(super) aside: Option<(BootMs, String)>,
 }
 
 /// Whether a project's endpoint can be reached. Until a request got through, one goes first.
@@ -454,6 +455,8 @@ pub struct BucketView {
     pub group: String,
     /// Every limit as it stands.
     pub limits: Vec<LimitState>,
+    /// The names of the project's keys, by their ids in `limits`.
+    pub keys: Vec<String>,
     /// Requests in flight.
     pub in_flight: u32,
     /// Until when and why its next item waits.

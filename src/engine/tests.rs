@@ -7,6 +7,7 @@ mod days;
 mod ends;
 mod estimates;
 mod faults;
+mod keys;
 mod learning;
 mod order;
 mod routes;

@@ -86,6 +86,9 @@ pub struct LimitOut {
     /// `key` for a limit that counts each key by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// The key whose use this is, for such a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Whether all models of the project count in it together.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
@@ -194,6 +197,12 @@ pub fn history(project: &str, events: Vec<LimitEvent>, now: UnixMs) -> HistoryRe
 }
 
 impl LimitsReport {
+    /// That of no bucket.
+    #[must_use]
+    pub fn none(now: UnixMs) -> Self {
+        Self { generated_at: seconds(now), buckets: Vec::new(), projects: Vec::new() }
+    }
+
     /// What of it concerns one project.
     #[must_use]
     pub fn of_project(mut self, name: &str) -> Self {
@@ -252,7 +261,7 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
         others_percent: view.others_permille.map(|permille| permille.div_ceil(10)),
         paced: view.paced,
         estimate_overrun_tokens: Some(view.overrun_tokens).filter(|tokens| *tokens > 0),
-        limits: view.limits.iter().map(|state| limit_out(state, zone)).collect(),
+        limits: view.limits.iter().map(|state| named(state, zone, &view.keys)).collect(),
     }
 }
 
@@ -263,6 +272,13 @@ fn models_of(project: &Project, group: &str) -> Vec<String> {
         ModelRule::Unknown => false,
     };
     project.known_models().into_iter().filter(counts).map(str::to_owned).collect()
+}
+
+/// A limit with the name of the key that it counts, if it counts one by itself.
+fn named(state: &LimitState, zone: &str, keys: &[String]) -> LimitOut {
+    let place = state.key.and_then(|key| usize::try_from(key.0).ok());
+    let key = place.and_then(|place| keys.get(place).cloned());
+    LimitOut { key, ..limit_out(state, zone) }
 }
 
 pub(super) fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
@@ -280,6 +296,7 @@ pub(super) fn limit_out(state: &LimitState, zone: &str) -> LimitOut {
             Scope::Project => None,
             Scope::Key => Some("key".to_owned()),
         },
+        key: None,
         shared: state.shared,
         limit: limit.value,
         usable: (state.usable < limit.value).then_some(state.usable),

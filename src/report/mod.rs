@@ -9,6 +9,7 @@ pub mod usage;
 
 pub mod batches;
 pub mod explain;
+pub mod keys;
 pub mod limits;
 pub mod pauses;
 

@@ -17,6 +17,10 @@ use super::text::{escaped, thousands};
 use super::usage::{UsageReport, UsageRowOut};
 use crate::config::prices::PicoUsd;
 
+mod keys;
+
+pub use keys::{import, keys};
+
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Style {
@@ -301,13 +305,17 @@ fn limit_cells(limit: &LimitOut) -> [Cell; 8] {
         None => amount(limit.free),
     });
     let whose = match (&limit.scope, limit.shared) {
-        (Some(_), true) => " (each key, all models)",
-        (Some(_), false) => " (each key)",
-        (None, true) => " (all models)",
-        (None, false) => "",
+        (Some(_), true) => " (each key, all models)".to_owned(),
+        (Some(_), false) => " (each key)".to_owned(),
+        (None, true) => " (all models)".to_owned(),
+        (None, false) => String::new(),
+    };
+    let whose = match &limit.key {
+        Some(key) => whose.replace("each key", &format!("key {}", escaped(key))),
+        None => whose,
     };
     [
-        Cell::new(escaped(&limit.dimension) + whose),
+        Cell::new(escaped(&limit.dimension) + &whose),
         Cell::new(escaped(&limit.window)),
         Cell::new(match limit.usable {
             Some(usable) => format!("{} of {}", amount(usable), amount(limit.limit)),

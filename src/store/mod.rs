@@ -12,6 +12,7 @@ use sqlx::SqlitePool;
 mod connect;
 mod error;
 mod items;
+mod keys;
 mod ledger;
 mod limits;
 mod pauses;
@@ -26,6 +27,7 @@ mod tests;
 pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ExportItem, ItemLine, NewItem, QueuedItem};
+pub use keys::KeyState;
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
 };
@@ -38,10 +40,6 @@ pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, UnixMs};
 use crate::gate::window::AttemptId;
-
-/// Rows of the ledger in which the last key of each project is looked for. A project that sent
-/// nothing in so many starts with its first.
-const LAST_KEYS_BACK: i64 = 20_000;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -149,6 +147,38 @@ impl Store {
     pub async fn remember(&self, learned: Remembered) -> Result<(), StoreError> {
         self.writer
             .bulk(move |conn| Box::pin(async move { limits::remember(conn, &learned).await }))
+            .await
+    }
+
+    /// Keeps how a key stands with the provider; whether a user disabled it stays as it is.
+    pub async fn keep_key(&self, state: KeyState) -> Result<(), StoreError> {
+        self.writer.bulk(move |conn| Box::pin(async move { keys::keep(conn, &state).await })).await
+    }
+
+    /// Keeps that a user disabled a key, or enabled it.
+    pub async fn disable_key(
+        &self,
+        project_id: i64,
+        name: String,
+        disabled: bool,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { keys::disable(conn, project_id, &name, disabled).await })
+            })
+            .await
+    }
+
+    /// Forgets the keys of a project that are none of these.
+    pub async fn keep_keys_only(
+        &self,
+        project_id: i64,
+        names: Vec<String>,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .bulk(move |conn| {
+                Box::pin(async move { keys::keep_only(conn, project_id, &names).await })
+            })
             .await
     }
 
@@ -424,12 +454,6 @@ impl Reader {
         recall::recent_charges(&self.pool, first, now).await
     }
 
-    /// For each project's row id the name of the key of its newest attempt, as far as the ledger's
-    /// newest rows tell.
-    pub async fn last_keys(&self) -> Result<Vec<(i64, String)>, StoreError> {
-        recall::last_keys(&self.pool, LAST_KEYS_BACK).await
-    }
-
     /// Everything that users hold.
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         pauses::all(&self.pool).await
@@ -492,6 +516,17 @@ impl Reader {
     /// Which bucket counts in which other.
     pub async fn aliases(&self) -> Result<Vec<(BucketId, BucketId)>, StoreError> {
         limits::aliases(&self.pool).await
+    }
+
+    /// How every key stood of which something is kept.
+    pub async fn key_states(&self) -> Result<Vec<KeyState>, StoreError> {
+        keys::states(&self.pool).await
+    }
+
+    /// The name of the key that each project used last, among the last `back` attempts.
+    pub async fn last_keys(&self, back: i64) -> Result<Vec<(i64, String)>, StoreError> {
+        let first = recall::next_attempt(&self.pool).await?.0.saturating_sub(back);
+        keys::last(&self.pool, first).await
     }
 
     /// Every model that was ever entered.

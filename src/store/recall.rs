@@ -176,24 +176,6 @@ pub(super) async fn recent_charges(
         .collect()
 }
 
-/// For each project the name of the key of its newest attempt, if that is one of the newest `back`.
-pub(super) async fn last_keys(
-    pool: &SqlitePool,
-    back: i64,
-) -> Result<Vec<(i64, String)>, StoreError> {
-    let first = next_attempt(pool).await?.0.saturating_sub(back);
-    // Beside `max` the other columns are those of the row that has it.
-    let rows = sqlx::query!(
-        r#"SELECT project_id AS "project_id!", key_name AS "key_name!", max(id) AS "id!: i64"
-        FROM attempt WHERE id >= ?1 GROUP BY project_id"#,
-        first
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::sql("reading whose turn it was"))?;
-    Ok(rows.into_iter().map(|row| (row.project_id, row.key_name)).collect())
-}
-
 /// What was charged to the same days by the same key.
 #[derive(Clone, Debug)]
 pub struct DayUseRow {

@@ -300,7 +300,7 @@ async fn a_hangup_takes_up_a_new_configuration_or_keeps_the_old_one() {
     let refused = [
         ("rpm = 50", "rpm = \"many\"", "not a limit; write a whole number"),
         ("\"127.0.0.1:0\"", "\"127.0.0.1:9\"", "[server] cannot change while the daemon runs"),
-        ("name = \"main\"", "name = \"other\"", "keys of project demo cannot change"),
+        ("TIDEGATE_KEY", "TIDEGATE_NO_KEY", "key `main` is missing"),
         ("reset = \"0", "reset = \"1", "day of project demo cannot change"),
     ];
     for (from, to, why) in refused {

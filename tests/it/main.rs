@@ -15,6 +15,7 @@ mod estimates;
 mod faults;
 mod harness;
 mod images;
+mod keys;
 mod learning;
 mod limits;
 mod refusals;

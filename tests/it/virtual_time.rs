@@ -140,6 +140,7 @@ impl Sim {
             Effect::Requeue(batch) => Event::Requeued { batch, count: Ok(0) },
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
             Effect::Remember(_) => Event::Kept,
+            Effect::KeepKey(_) => Event::KeyKept,
             Effect::Count(order) => {
                 let batch = BatchId::of_item(order.item.id);
                 Event::Counted { batch, item: order.item.id, tokens: None }

@@ -50,13 +50,6 @@ pub(super) fn read(
         limits: Vec::new(),
         set: crate::config::SetLimits::new(),
     };
-    if raw.keys.is_empty() {
-        return Err(document.refuse(
-            raw.name.span(),
-            format!("project `{}` has no keys", project.name),
-            "add keys = [{ name = \"main\", env = \"GEMINI_API_KEY\" }]",
-        ));
-    }
     for key in &raw.keys {
         read_key(document, env, key, &mut project)?;
     }

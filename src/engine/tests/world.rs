@@ -8,10 +8,9 @@ use chrono::NaiveDate;
 use super::answers::{self, Answer};
 use crate::caps;
 use crate::engine::core::Engine;
+use crate::engine::keys::Key;
 use crate::engine::start::Pace;
-use crate::engine::state::{
-    BatchSetup, Effect, Event, Key, Lane, Link, Project, RouteTo, SendOrder,
-};
+use crate::engine::state::{BatchSetup, Effect, Event, Lane, Link, Project, RouteTo, SendOrder};
 use crate::formats::{Dialect, InDoubt};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
@@ -19,7 +18,8 @@ use crate::gate::offset::Offsets;
 use crate::gate::units::{BootMs, Metric, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::store::{
-    AttemptEnd, BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Remembered, Settlement,
+    AttemptEnd, BatchId, ItemState, ItemUpdate, KeyState, NewAttempt, QueuedItem, Remembered,
+    Settlement,
 };
 use crate::upstream::Outcome;
 
@@ -100,6 +100,7 @@ pub(super) struct World {
     pub(super) sent: Vec<Sent>,
     pub(super) loads: Vec<(u64, BatchId, i64)>,
     pub(super) memos: Vec<Remembered>,
+    pub(super) key_states: Vec<KeyState>,
     /// What the provider counts for an item, if it does.
     pub(super) counts: BTreeMap<i64, u64>,
     pub(super) seals: Vec<(UnixMs, i64, NaiveDate)>,
@@ -189,6 +190,7 @@ impl World {
             sent: Vec::new(),
             loads: Vec::new(),
             memos: Vec::new(),
+            key_states: Vec::new(),
             counts: BTreeMap::new(),
             seals: Vec::new(),
             sealed: BTreeMap::new(),
@@ -210,7 +212,7 @@ impl World {
     pub(super) fn project(&mut self, id: i64, keys: &[&str]) -> &mut Project {
         let day = crate::calendar::QuotaDay::pacific();
         let today = day.span_at(self.now.wall.to_utc()).key;
-        let key = |name: &&str| Key { name: (*name).to_owned(), refused: 0, aside: None };
+        let key = |name: &&str| Key::new((*name).to_owned());
         let project = Project {
             name: format!("project-{id}"),
             keys: keys.iter().map(key).collect(),
@@ -384,6 +386,10 @@ impl World {
             Effect::Remember(memo) => {
                 self.memos.push(*memo);
                 self.commit(Coming::Event(Event::Kept));
+            }
+            Effect::KeepKey(state) => {
+                self.key_states.push(state);
+                self.commit(Coming::Event(Event::KeyKept));
             }
             Effect::Requeue(batch) => {
                 let (first, end) = (batch.item(0), BatchId(batch.0 + 1).item(0));

@@ -44,6 +44,7 @@ pub(super) fn limits_report() -> LimitsReport {
             state(Metric::Requests, Window::Rolling { ms: 10_000 }, 3, 1, 1, None),
             state(Metric::Requests, Window::Day, 1_500, 40, 2, reset),
         ],
+        keys: vec!["main".into()],
         in_flight: 2,
         wait: Some((at("2026-11-22T19:00:07.050Z"), "rpm: needs 1, 0 of 15 free".into())),
         blocked: None,

@@ -184,7 +184,7 @@ async fn recent_charges_and_last_keys_are_the_ledgers() {
         seen,
         [(2, "t", 5_002, 42), (4, "uid:1000", 5_004, 100), (5, "uid:1000", 5_005, 100)]
     );
-    let keys = reader.last_keys().await.expect("keys");
+    let keys = reader.last_keys(100).await.expect("keys");
     let expected = [(fixture.ids.id, "second".to_owned()), (other.id, "main".to_owned())];
     assert_eq!(keys, expected);
 

@@ -3,8 +3,9 @@
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means and `desk` where limits are changed,
-//! `start` rebuilds the state from the ledger, `routes` says where a batch may go, `intake` turns dropped files into batches,
-//! `export` turns finished batches into results files, `retry` failed items into a new file.
+//! `start` rebuilds the state from the ledger, `routes` says where a batch may go, `intake` turns
+//! dropped files into batches, `export` turns finished batches into results files, `retry` failed
+//! items into a new job file.
 
 mod conclude;
 mod core;

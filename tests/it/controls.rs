@@ -101,14 +101,14 @@ async fn without_its_own_job_file_nothing_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_held_batch_and_its_priority_outlive_a_restart() {
+async fn a_paused_batch_and_its_priority_outlive_a_restart() {
     let (_emulator, site) = site().await;
     let never = r#"{"tidegate":{"not_before":"2099-01-01T00:00:00Z"}}"#;
     site.drop_file("later.jsonl", format!("{never}\n{}", job("later", 2)));
     let daemon = site.serve().await;
     let id = site.batch("it is open", |batch| batch.items == 2).await.uid;
     let shown = site.json(&["batches", "pause", &id, "--json"]).await;
-    assert_eq!(shown["paused"], "held by its user");
+    assert_eq!(shown["paused"], "paused by its user");
     let deadline = "2099-06-01T12:00:00Z";
     let shown =
         site.json(&["batches", "priority", &id, "high", "--deadline", deadline, "--json"]).await;
@@ -126,7 +126,10 @@ async fn a_held_batch_and_its_priority_outlive_a_restart() {
     assert_eq!(offline.code, 69, "{}", offline.stderr);
     let daemon = site.serve().await;
     let shown = site.json(&["batches", "show", &id, "--json"]).await;
-    assert_eq!((&shown["paused"], &shown["priority"]), (&json!("held by its user"), &json!("low")));
+    assert_eq!(
+        (&shown["paused"], &shown["priority"]),
+        (&json!("paused by its user"), &json!("low"))
+    );
     let shown = site.json(&["batches", "resume", &id, "--json"]).await;
     assert_eq!(shown.get("paused"), None);
     site.told(&["batches", "cancel", &id]).await;
@@ -140,10 +143,10 @@ async fn a_held_batch_and_its_priority_outlive_a_restart() {
 }
 
 #[tokio::test]
-async fn what_is_held_by_hand_outlives_a_restart_and_is_let_go_by_name() {
+async fn what_is_paused_outlives_a_restart_and_is_resumed_by_name() {
     let (_emulator, site) = site().await;
     let daemon = site.serve().await;
-    let held = |report: &Value| -> Vec<String> {
+    let paused = |report: &Value| -> Vec<String> {
         let pauses = report["paused"].as_array().unwrap();
         let name = |pause: &Value| {
             let word = |field: &str| pause[field].as_str().unwrap().to_owned();
@@ -151,7 +154,7 @@ async fn what_is_held_by_hand_outlives_a_restart_and_is_let_go_by_name() {
         };
         pauses.iter().map(name).collect()
     };
-    assert_eq!(held(&daemon.get("/api/v1/pause").await.1), [""; 0]);
+    assert_eq!(paused(&daemon.get("/api/v1/pause").await.1), [""; 0]);
     let said = site.told(&["pause", "demo", "gemini-2.0-flash-001"]).await;
     assert!(said.contains(&format!("demo {MODEL}")), "an alias holds its quota: {said}");
     site.told(&["pause"]).await;
@@ -159,7 +162,7 @@ async fn what_is_held_by_hand_outlives_a_restart_and_is_let_go_by_name() {
     daemon.stop(&site).await;
 
     let daemon = site.serve().await;
-    assert_eq!(held(&daemon.get("/api/v1/pause").await.1), ["* *", &format!("demo {MODEL}")]);
+    assert_eq!(paused(&daemon.get("/api/v1/pause").await.1), ["* *", &format!("demo {MODEL}")]);
     let bad = [
         (json!({"project": "nobody"}), 404),
         (json!({"project": "demo", "model": "imagen-9"}), 404),
@@ -173,11 +176,11 @@ async fn what_is_held_by_hand_outlives_a_restart_and_is_let_go_by_name() {
     let (status, problem) = daemon.post("/api/v1/resume", &json!({"project": "other"})).await;
     assert_eq!(status, 404, "{problem}");
     let report = site.json(&["resume", "demo", "--json"]).await;
-    assert_eq!(held(&report), ["* *"], "a project's word takes its models' back");
-    let not_held = site.run(&["resume", "demo"]).await;
-    assert_eq!(not_held.code, 1);
-    assert!(not_held.stderr.contains("held are: everything"), "{}", not_held.stderr);
-    assert_eq!(site.told(&["resume"]).await, "Nothing is held.\n");
+    assert_eq!(paused(&report), ["* *"], "a project's word takes its models' back");
+    let not_paused = site.run(&["resume", "demo"]).await;
+    assert_eq!(not_paused.code, 1);
+    assert!(not_paused.stderr.contains("paused are: everything"), "{}", not_paused.stderr);
+    assert_eq!(site.told(&["resume"]).await, "Nothing is paused.\n");
     daemon.stop(&site).await;
 }
 

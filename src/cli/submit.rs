@@ -124,8 +124,9 @@ fn options(args: &Args, id: uuid::Uuid) -> Result<BatchOptions, Failure> {
 fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
     let named = options(args, uuid::Uuid::nil())?;
-    let pooled = named.pool.is_some() || config.defaults.pool.is_some();
-    if !pooled && named.model.is_none() && config.defaults.model.is_none() {
+    let by_default = config.defaults.pool.is_some() && named.project.is_none();
+    let known = named.model.is_some() || config.defaults.model.is_some();
+    if named.pool.is_none() && !by_default && !known {
         // The file's first line may name one; of the project enough is known.
         let any = BatchOptions { model: Some("any".to_owned()), ..named };
         return Wish::of(&any, config).map(drop).or_else(refuse);

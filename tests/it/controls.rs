@@ -257,6 +257,12 @@ async fn deadline_cost_and_pace_are_taken_and_a_cost_that_nobody_can_keep_is_ref
     assert_eq!((&shown["max_cost_usd"], &shown["spent_usd"]), (&json!(1.25), &json!(0.0)));
     assert_eq!(shown["deadline"], "2099-02-01T00:00:00Z");
 
+    let pool = submit(&["--pool=cheap"]);
+    let pool: Vec<_> = pool.iter().map(String::as_str).collect();
+    let refused = site.run(&pool).await;
+    let why = "no pool cheap: the configuration has none";
+    assert!(refused.code == 64 && refused.stderr.contains(why), "{}", refused.stderr);
+
     // Told by the command, and by the daemon to whoever asks it in another way.
     let args = submit(&["--max-cost=1", "--model=nobody-knows"]);
     let args: Vec<_> = args.iter().map(String::as_str).collect();

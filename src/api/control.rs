@@ -1,4 +1,4 @@
-//! What users say of batches and quotas while they are worked at: hold, go on, sooner, once more.
+//! What users say of batches and quotas while they are worked at: pause, resume, sooner, again.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -22,8 +22,8 @@ use crate::report::pauses::PausesReport;
 use crate::store::{Batch, BatchState, Pause, StoreError};
 use crate::telemetry::chain;
 
-/// Why a batch is held when nothing else is said.
-const BY_HAND: &str = "held by its user";
+/// Why a batch is paused.
+const BY_HAND: &str = "paused by its user";
 
 /// What `POST /api/v1/pause` and `/api/v1/resume` take.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -40,12 +40,12 @@ enum What {
         /// Its id
         id: String,
     },
-    /// Holds a batch: nothing more of it is sent, and what is under way settles
+    /// Pauses a batch: nothing more of it is sent, and what is under way settles
     Pause {
         /// Its id
         id: String,
     },
-    /// Lets a held batch go on
+    /// Lets a paused batch go on
     Resume {
         /// Its id
         id: String,

@@ -1,4 +1,4 @@
-//! `tidegate pause` and `tidegate resume`: quotas held by hand.
+//! `tidegate pause` and `tidegate resume`: quotas paused by hand.
 
 use super::client::daemon;
 use super::{EX_UNAVAILABLE, Failure, Global, no_overrides, print, print_json};
@@ -18,7 +18,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Holds, or lets go, and shows all that is held then.
+/// Pauses or resumes, and shows all that is paused then.
 pub(super) async fn run(global: &Global, args: Args, path: &str, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
     let Some(daemon) = daemon(&config).await? else {

@@ -66,9 +66,9 @@ enum Command {
     Usage(reports::UsageArgs),
     /// Shows every limit: used, reserved, free, and when more is free; sets and explains them
     Limits(limits::Args),
-    /// Holds everything, a project or one of its models: nothing more of it is sent
+    /// Pauses everything, a project or one of its models: nothing more of it is sent
     Pause(hold::Args),
-    /// Lets go what was held with `pause`
+    /// Takes back what was said with `pause`
     Resume(hold::Args),
     /// Lists keys with their own use and health; imports, disables and enables them
     Keys(keys::Args),

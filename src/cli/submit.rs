@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print};
+use crate::clock;
 use crate::config::{Config, Env, ModelRule};
+use crate::engine::routes::{self, Wish};
 use crate::formats::{self, BatchOptions, BatchPace, InDoubt, OnBadLine, Priority};
 use crate::gate::limits::Allowance;
 use crate::spool;
@@ -118,48 +120,38 @@ fn options(args: &Args, id: uuid::Uuid) -> Result<BatchOptions, Failure> {
     })
 }
 
-/// What the daemon would refuse for its project or model is told at once.
+/// What the daemon would refuse for its project, pool, models or cost is told at once.
 fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
-    if let Some(pool) = &args.pool {
-        return check_pool(config, args, pool);
+    let named = options(args, uuid::Uuid::nil())?;
+    let by_default = config.defaults.pool.is_some() && named.project.is_none();
+    let known = named.model.is_some() || config.defaults.model.is_some();
+    if named.pool.is_none() && !by_default && !known {
+        // The file's first line may name one; of the project enough is known.
+        let any = BatchOptions { model: Some("any".to_owned()), ..named };
+        return Wish::of(&any, config).map(drop).or_else(refuse);
     }
-    let name = args.project.as_ref().unwrap_or(&config.defaults.project);
-    let Some(project) = config.project(name) else {
-        let known: Vec<_> = config.projects.iter().map(|known| known.name.as_str()).collect();
-        return refuse(format!("no project {name}: the configuration has {}", known.join(", ")));
+    let wish = match Wish::of(&named, config) {
+        Ok(wish) => wish,
+        Err(why) => return refuse(why),
     };
-    // Without a model here the file's first line may name one.
-    let Some(model) = args.model.as_ref().or(config.defaults.model.as_ref()) else {
-        return Ok(());
-    };
-    match project.allowance(model) {
-        ModelRule::Known { allowance: Allowance::Off { source }, .. } if args.model.is_some() => {
+    if named.max_cost_micro_usd.is_some() {
+        // In place of a default the file's first line may name another model.
+        let defaults =
+            if named.model.is_some() || named.pool.is_some() { 0 } else { wish.first.len() };
+        let models = wish.models().split_off(defaults);
+        let models = models.iter().map(|(project, model)| (project.as_str(), model.as_str()));
+        if let Some(why) = routes::unpriced(models, config, clock::now().wall) {
+            return refuse(why);
+        }
+    }
+    let Some(model) = &named.model else { return Ok(()) };
+    let name = &wish.first[0].project;
+    let rule = config.project(name).map(|project| project.allowance(model));
+    match rule {
+        Some(ModelRule::Known { allowance: Allowance::Off { source }, .. }) => {
             refuse(format!("{model} is not offered to project {name} ({source})"))
         }
-        ModelRule::Known { .. } | ModelRule::Unknown => Ok(()),
-    }
-}
-
-fn check_pool(config: &Config, args: &Args, pool: &str) -> Result<(), Failure> {
-    let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
-    let named = BatchOptions {
-        pool: Some(pool.to_owned()),
-        model: args.model.clone(),
-        ..BatchOptions::default()
-    };
-    if let Err(why) = named.agree() {
-        return refuse(why);
-    }
-    let Some(routes) = config.pools.get(pool) else {
-        let known: Vec<_> = config.pools.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return refuse(format!("no pool {pool}: the configuration has {known}"));
-    };
-    match &args.project {
-        Some(project) if !routes.iter().any(|route| route.project == *project) => {
-            refuse(format!("pool {pool} has no route of project {project}"))
-        }
-        Some(_) | None => Ok(()),
+        Some(ModelRule::Known { .. } | ModelRule::Unknown) | None => Ok(()),
     }
 }

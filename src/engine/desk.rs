@@ -81,13 +81,13 @@ pub enum DeskError {
     #[error("\"off\" cannot be said of all models at once; name the model")]
     AllOff,
     /// A model of no project.
-    #[error("a model is held in one project: name the project too")]
+    #[error("a model is paused in one project: name the project too")]
     NoProject,
     /// A model that nobody knows and nothing was sent to.
     #[error("{0}")]
     NoBucket(String),
-    /// Nothing of that is held.
-    #[error("nothing of {what} is held; held are: {held}")]
+    /// Nothing of that is paused.
+    #[error("nothing of {what} is paused; paused are: {held}")]
     NotHeld {
         /// What was asked for.
         what: String,
@@ -393,7 +393,7 @@ impl Desk {
     }
 }
 
-/// What is held, for people.
+/// What is paused, for people.
 fn words(project: &str, group: &str) -> String {
     match (project, group) {
         (ALL_MODELS, _) => "everything".to_owned(),

@@ -248,8 +248,9 @@ async fn used(reader: &Reader, batch: &Batch, now: UnixMs) -> Result<UsageRow, S
     let filter = UsageFilter {
         since: batch.submitted_at.minus(1_000),
         until: now.plus(1_000),
-        project: Some(batch.project.clone()),
-        model: Some(batch.model.clone()),
+        // Its routes may lead to others than its row names.
+        project: None,
+        model: None,
     };
     let rows = reader.usage(by, &filter).await?;
     let own = rows.into_iter().find(|row| row.batch.as_ref() == Some(&batch.uid));

@@ -71,7 +71,7 @@ impl Ceiling {
 
     /// What is reserved for a request, or why it can never be sent. One that may fit but is
     /// estimated above the limit takes all of it: it goes alone.
-    fn reserve(&self, footprint: &formats::Footprint) -> Result<(u64, u64), String> {
+    pub(super) fn reserve(&self, footprint: &formats::Footprint) -> Result<(u64, u64), String> {
         let estimate = footprint.estimate();
         let mut tokens = estimate.likely_max;
         if let Some((limit, name)) = &self.input_tokens {

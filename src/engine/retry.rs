@@ -237,3 +237,20 @@ impl Read for FailedLines {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one() {
+        assert_eq!(retry_name("job"), "job.retry");
+        assert_eq!(retry_name("job.retry"), "job.retry");
+        assert_eq!(retry_name("job.2"), "job.2.retry");
+        let long = "é".repeat(100);
+        let name = retry_name(&long);
+        assert!(name.len() <= formats::NAME_BYTES_MAX && name.starts_with("ééé"), "{name}");
+        let drop = format!("{name}.jsonl");
+        assert_eq!(formats::recognise(&drop).map(|(_, stem)| stem.len()), Ok(name.len()));
+    }
+}

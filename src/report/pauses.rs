@@ -1,4 +1,4 @@
-//! What users hold by hand.
+//! What users have paused.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,12 +7,12 @@ use super::seconds;
 use crate::gate::units::UnixMs;
 use crate::store::Pause;
 
-/// All that is held: `GET /api/v1/pause`.
+/// All that is paused: `GET /api/v1/pause`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PausesReport {
     /// When it was made.
     pub generated_at: DateTime<Utc>,
-    /// What is held, by name.
+    /// What is paused, by name.
     pub paused: Vec<PauseOut>,
 }
 
@@ -28,7 +28,7 @@ pub struct PauseOut {
 }
 
 impl PausesReport {
-    /// What is held at `now`.
+    /// What is paused at `now`.
     #[must_use]
     pub fn new(pauses: Vec<Pause>, now: UnixMs) -> Self {
         let out = |pause: Pause| PauseOut {
@@ -43,7 +43,7 @@ impl PausesReport {
     #[must_use]
     pub fn text(&self) -> String {
         if self.paused.is_empty() {
-            return "Nothing is held.\n".to_owned();
+            return "Nothing is paused.\n".to_owned();
         }
         let line = |pause: &PauseOut| {
             let what = match (pause.project.as_str(), pause.quota_group.as_str()) {
@@ -51,7 +51,7 @@ impl PausesReport {
                 (project, "*") => format!("{project}, all models"),
                 (project, group) => format!("{project} {group}"),
             };
-            format!("Held since {}: {what}\n", pause.since.format("%Y-%m-%d %H:%M:%S UTC"))
+            format!("Paused since {}: {what}\n", pause.since.format("%Y-%m-%d %H:%M:%S UTC"))
         };
         self.paused.iter().map(line).collect()
     }

@@ -64,13 +64,9 @@ fn cases() -> Vec<Case> {
             "no project nobody: the configuration has demo",
         ),
         case(
-            "deadline.jsonl",
-            format!(
-                "{}\n{}",
-                r#"{"tidegate":{"deadline":"2099-01-01T00:00:00Z"}}"#,
-                job("deadline", 1)
-            ),
-            "`deadline` and `max_cost` are not supported",
+            "pool.jsonl",
+            format!("{}\n{}", r#"{"tidegate":{"pool":"cheap"}}"#, job("pool", 1)),
+            "no pool cheap: the configuration has none",
         ),
         case(
             "option.jsonl",

@@ -8,6 +8,7 @@
 
 mod bad_files;
 mod batches;
+mod controls;
 mod crash;
 mod days;
 mod disk_full;

@@ -3,8 +3,8 @@
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means, `keys` whose turn it is, `desk`
-//! where limits and keys are changed, `endpoints` where requests go, `start` rebuilds the state from
-//! the ledger, `intake` turns dropped files into batches, `export` finished batches into results
+//! where limits and keys are changed, `endpoints` where requests go, `start` rebuilds the state
+//! from the ledger, `intake` turns dropped files into batches, `export` finished batches into results
 //! files.
 
 mod conclude;

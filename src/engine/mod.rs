@@ -4,7 +4,7 @@
 //! The files: `plan` starts what may go, `conclude` turns an answer into what is written,
 //! `estimate` what a request weighs, `learn` what a 429 means, `keys` whose turn it is, `desk`
 //! where limits and keys are changed, `endpoints` where requests go, `start` rebuilds the state
-//! from the ledger, `intake` turns dropped files into batches, `export` finished batches into results
+//! from the ledger, `intake` turns dropped files into batches, `export` finished ones into results
 //! files.
 
 mod conclude;

@@ -46,8 +46,24 @@ pub(super) async fn source(config: &Config) -> Result<Source, Failure> {
 
 /// The daemon of this configuration, if it runs.
 pub(super) async fn daemon(config: &Config) -> Result<Option<Daemon>, Failure> {
+    find(config, |_| true).await
+}
+
+/// The same over an address that keys may be sent to: nobody but who may use the daemon can hear,
+/// or take part.
+pub(super) async fn private_daemon(config: &Config) -> Result<Option<Daemon>, Failure> {
+    find(config, |daemon| daemon.is_socket || daemon.authorization.is_some()).await
+}
+
+async fn find(
+    config: &Config,
+    will_do: impl Fn(&Daemon) -> bool,
+) -> Result<Option<Daemon>, Failure> {
     for listen in &config.server.listen {
         let daemon = Daemon::at(listen, config)?;
+        if !will_do(&daemon) {
+            continue;
+        }
         // Somebody else's daemon on the same address is not asked.
         let health: Result<Health, _> = daemon.get("/healthz").await;
         if health.is_ok_and(|health| health.state_dir == config.server.state_dir) {
@@ -113,11 +129,6 @@ impl Daemon {
         let request = self.http.post(format!("{}{path}", self.base)).query(question);
         let response = self.send(request.body(content)).await?;
         response.json().await.map_err(|error| self.unavailable(&error))
-    }
-
-    /// Whether nobody but who may use this daemon can hear, or take part.
-    pub(super) fn is_private(&self) -> bool {
-        self.is_socket || self.authorization.is_some()
     }
 
     /// Copies a document as it comes; the inner error is that of writing.

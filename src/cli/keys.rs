@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 
-use super::client::{Daemon, daemon};
+use super::client::{Daemon, daemon, private_daemon};
 use super::{
     EX_CONFIG, EX_FAILURE, EX_UNAVAILABLE, EX_USAGE, Failure, Global, no_overrides, print,
     print_json, style,
@@ -118,17 +118,15 @@ async fn import(config: Config, args: ImportArgs) -> Result<u8, Failure> {
     let content = read(&file)?;
     let keystore = Keystore::parse(&content, service.as_deref())
         .map_err(|error| Failure::new(EX_FAILURE, format!("{}: {error}", file.display())))?;
-    let report = match daemon(&config).await? {
-        Some(daemon) if daemon.is_private() => {
-            let params = ImportParams { project, service };
-            daemon.post_bytes("/api/v1/keys/import", &params, content).await?
-        }
-        Some(daemon) => {
-            let report = write(config, &project, &keystore)?;
+    let report = if let Some(daemon) = private_daemon(&config).await? {
+        let params = ImportParams { project, service };
+        daemon.post_bytes("/api/v1/keys/import", &params, content).await?
+    } else {
+        let report = write(config.clone(), &project, &keystore)?;
+        if let Some(daemon) = daemon(&config).await? {
             daemon.post::<KeysReport>("/api/v1/keys/reload").await?;
-            report
         }
-        None => write(config, &project, &keystore)?,
+        report
     };
     if json {
         print_json(&report);

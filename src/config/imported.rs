@@ -31,8 +31,8 @@ const PROJECT_KEYS_MAX: usize = 1_000;
 pub enum ImportError {
     /// Another user's state directory.
     #[error(
-        "{} belongs to user {owner}: run this as that user (sudo -u '#{owner}' tidegate keys import \
-        - --project {project} < FILE)",
+        "{} belongs to user {owner}: run this as that user (sudo -u '#{owner}' tidegate keys \
+        import - --project {project} < FILE)",
         state_dir.display()
     )]
     Owner {

@@ -61,8 +61,8 @@ pub enum KeystoreError {
     #[error("more than {KEYSTORE_KEYS_MAX} keys: import fewer")]
     Many,
     /// No keys at all.
-    #[error("no keys in it{}", .0.as_ref().map(|entry| format!(" for {entry}")).unwrap_or_default())]
-    Empty(Option<String>),
+    #[error("no keys in it{0}")]
+    Empty(String),
     /// No such entry.
     #[error("no entry {wanted}; it has: {known}")]
     NoEntry {
@@ -110,7 +110,7 @@ impl Keystore {
             }
         }
         match entries.iter().map(|(_, keys)| keys.len()).sum::<usize>() {
-            0 => Err(KeystoreError::Empty(service.map(shown))),
+            0 => Err(KeystoreError::Empty(of_entry(service))),
             1..=KEYSTORE_KEYS_MAX => Ok(Self { entries }),
             _ => Err(KeystoreError::Many),
         }
@@ -139,6 +139,10 @@ fn keys_of(entry: &str, value: Value) -> Result<Vec<SecretString>, KeystoreError
         keys.push(key);
     }
     Ok(keys)
+}
+
+fn of_entry(service: Option<&str>) -> String {
+    service.map(|service| format!(" for {}", shown(service))).unwrap_or_default()
 }
 
 /// An entry's name as messages show it: it may be a key in the wrong place.

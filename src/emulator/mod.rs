@@ -63,7 +63,7 @@
 //! - `GET /__emulator/log?after=N`: one JSON line a decided call, in the order of decision, with
 //!   `n` from 1; the entries with `n` above N, at most 100,000 an answer. The log holds the first
 //!   1,000,000 calls, after which `log_truncated` is set and the worst windows miss later calls.
-//! - `POST /__emulator/revoke` with `{"project": "demo", "key": 2}`: that key gets 403s from now on.
+//! - `POST /__emulator/revoke` with `{"project": "demo", "key": 2}`: 403s for it.
 //! - `POST /__emulator/faults` with `{"next": [{"do": "503", "times": 2}]}`: see [`FaultKind`].
 //!
 //! # Bounds

@@ -3,6 +3,7 @@
 mod batches;
 mod days;
 mod durability;
+mod keys;
 mod ledger;
 mod limits;
 mod migration;

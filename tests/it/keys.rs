@@ -272,3 +272,27 @@ async fn a_hangup_takes_up_another_key_of_the_same_name() {
     assert!(!site.logs().contains(KEY));
     daemon.stop(&site).await;
 }
+
+#[tokio::test]
+async fn keys_that_were_written_beside_the_daemon_are_taken_up_when_it_is_told() {
+    let emulator = five_keys(1_000).await;
+    let site = site(&emulator, 1_000);
+    import(&site).await;
+    // Commands cannot reach this one.
+    site.edit_config(&format!(", \"unix:{}\"", site.path("socket").display()), "");
+    let daemon = site.serve().await;
+    let keystore = json!({"MORE": [secret(1), "an-unknown-key"]}).to_string();
+    fs::write(site.path("keystore.json"), keystore).unwrap();
+    let file = site.path("keystore.json").display().to_string();
+    let text = site.told(&["keys", "import", &file, "--project", "demo"]).await;
+    let known = "MORE, key 1: known already as demo GEMINI_API_KEY-1; skipped";
+    assert!(text.contains(known), "{text}");
+    assert!(text.contains("MORE, key 2: imported as demo MORE-1\n"), "{text}");
+    let (status, told) = daemon.post("/api/v1/keys/reload", &json!({})).await;
+    assert_eq!((status, told["keys"].as_array().unwrap().len()), (200, 6), "{told}");
+    site.drop_file("job.jsonl", job("job", 12));
+    assert_all_answered(&site.results("done", "job").await, "job", 12);
+    daemon.says(&site, "key MORE-1 of demo is set aside").await;
+    daemon.stop(&site).await;
+    assert_secret(&site);
+}

@@ -11,6 +11,7 @@ mod keys;
 mod learning;
 mod order;
 mod routes;
+mod sharing;
 mod starts;
 mod throttles;
 mod walk;

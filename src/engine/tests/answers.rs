@@ -119,6 +119,10 @@ pub(super) fn overloaded() -> Answer {
     refused(503, RefusalClass::Server)
 }
 
+pub(super) fn bad_request() -> Answer {
+    refused(400, RefusalClass::BadRequest)
+}
+
 pub(super) fn key_refused() -> Answer {
     refused(401, RefusalClass::KeyRefused)
 }

@@ -392,12 +392,6 @@ impl Gate {
         longest.unwrap_or(0).max(MINUTE_MS) + GAMMA_MS
     }
 
-    /// The longest rolling window in which requests of a bucket count.
-    pub(super) fn longest_of(&self, bucket: &Bucket) -> u64 {
-        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
-        shared.map_or(0, Spaces::longest_window_ms).max(bucket.spaces.longest_window_ms())
-    }
-
     /// The end of the bucket's quota day that holds `now`, and when a bucket that had run out
     /// opens.
     ///

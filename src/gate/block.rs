@@ -73,12 +73,13 @@ impl Gate {
     }
 
     /// Shuts every bucket for its longest window and Δ: the machine was started anew, so what the
-    /// ledger says of the last minutes may be short, and its ages are not to be trusted.
+    /// ledger says of the last minutes may be short, and its ages are not to be trusted. What a
+    /// project shares is not waited out: its window of spending is ten minutes.
     pub fn quarantine(&mut self, now: Now, reason: &str) {
         let windows: Vec<_> = self
             .buckets
             .iter()
-            .map(|(id, it)| (*id, self.longest_of(it), it.trust.delta_ms()))
+            .map(|(id, it)| (*id, it.spaces.longest_window_ms(), it.trust.delta_ms()))
             .collect();
         for (id, window_ms, delta_ms) in windows {
             let window_ms = window_ms.min(QUARANTINE_WINDOW_MAX_MS);

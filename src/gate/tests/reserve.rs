@@ -327,16 +327,6 @@ fn what_was_restored_keeps_nothing() {
     assert_eq!((bench.kept(0), bench.kept(STAY)), (0, 0));
 }
 
-#[test]
-fn a_quarantine_lasts_as_long_as_what_the_project_shares() {
-    let mut bench = Bench::new(&[rpm(15)]);
-    let now = bench.at(0);
-    let spend = limit(Metric::Spend, Window::Rolling { ms: 600_000 }, 10);
-    bench.gate.share(PROJECT, vec![spend], QuotaDay::pacific(), now);
-    bench.gate.quarantine(now, "restarted");
-    bench.waits(0, one(), 600_000 + DELTA_MS, "restarted");
-}
-
 /// People who come at a fifth of the limit hardly wait beside a batch that takes all it gets.
 #[test]
 fn people_hardly_wait_beside_a_batch() {

@@ -189,6 +189,12 @@ impl Schedule {
             lane.groups.keys().map(|(level, it)| (*level, lane.counters.of(*it), *it)).collect();
     }
 
+    /// The buckets where a line may go, each once.
+    pub fn buckets_of(&self, id: LineId) -> impl Iterator<Item = BucketId> + use<> {
+        let line = self.lines.get(&id).map(|standing| buckets(&standing.line));
+        line.unwrap_or_default().into_iter()
+    }
+
     /// How long nothing of a line went, at `now`.
     #[must_use]
     pub fn unserved_ms(&self, id: LineId, now: BootMs) -> Option<u64> {

@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub schedule: Schedule,
     /// How fast each project may start requests.
     pub projects: BTreeMap<i64, Pacing>,
-    /// Every bucket that a line or a request under way uses, and its project in `projects`.
+    /// Every bucket, and its project in `projects`.
     pub buckets: BTreeMap<BucketId, Place>,
     /// What waits in each line.
     pub lines: BTreeMap<LineId, Pending>,
@@ -112,8 +112,8 @@ pub struct Pending {
 pub struct Spread {
     /// By when it should be done; else by the end of the quota day.
     pub deadline: Option<UnixMs>,
-    /// The next one goes no earlier.
-    pub next: Option<BootMs>,
+    /// When something of it was started last.
+    pub started: Option<BootMs>,
 }
 
 /// Prompts that weigh the same, one behind the other.
@@ -248,36 +248,30 @@ impl Snapshot {
 fn run(world: &mut World, schedule: &mut Schedule, groups: &Groups, starts_most: usize) -> bool {
     let mut stirred: BTreeSet<BucketId> = groups.keys().copied().collect();
     let mut waits: BTreeMap<BucketId, BootMs> = BTreeMap::new();
-    let mut next_age = BootMs(0);
     for _ in 0..STEPS_MOST {
         let now = world.now;
         world.happen(&mut stirred);
-        if next_age <= now.boot {
-            next_age = schedule.pass_time(now.boot).unwrap_or(FAR);
+        if schedule.next_turn().is_some_and(|at| at <= now.boot) {
+            schedule.pass_time(now.boot);
             stirred.extend(groups.keys());
         }
         let due = waits.iter().filter(|(_, until)| **until <= now.boot);
         stirred.extend(due.map(|(bucket, _)| *bucket));
-        let together: BTreeSet<_> = stirred
-            .iter()
-            .filter_map(|it| groups.get(it))
-            .flat_map(|it| it.iter().copied())
-            .collect();
-        for bucket in together {
+        let together = stirred.iter().filter_map(|it| groups.get(it));
+        let together: BTreeSet<_> = together.flat_map(|it| it.iter().copied()).collect();
+        stirred.clear();
+        for bucket in world.in_turn(together) {
             let waiting = world.tick(bucket, schedule);
             waits.insert(bucket, waiting.map_or(FAR, |waiting| waiting.until));
         }
-        stirred.clear();
-        // What a tick put to rest wakes by itself.
-        next_age = next_age.min(schedule.pass_time(now.boot).unwrap_or(FAR));
         if world.is_done() {
             return false;
         }
         if world.starts.len() >= starts_most {
             return true;
         }
-        let next = waits.values().copied().chain(world.next_event()).chain([next_age]).min();
-        match next.filter(|next| *next < FAR) {
+        let ends = waits.values().copied().chain(world.next_event()).chain(schedule.next_change());
+        match ends.min().filter(|next| *next < FAR) {
             Some(next) => world.go_to(next.max(now.boot.plus(1))),
             None => return false,
         }

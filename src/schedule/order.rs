@@ -126,6 +126,12 @@ impl Schedule {
         self.sleeping.first().map(|(at, _)| *at)
     }
 
+    /// When the order changes next by time alone: a line wakes, or is older.
+    pub(super) fn next_turn(&self) -> Option<BootMs> {
+        let next = [self.sleeping.first(), self.ages.first()];
+        next.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
     /// Notes that something of a line goes: it is being served.
     pub(super) fn served(&mut self, id: LineId, bucket: BucketId, cost: u128, now: BootMs) {
         let Some(standing) = self.lines.get(&id) else { return };

@@ -111,6 +111,11 @@ impl Track {
         self.left = left;
     }
 
+    /// What binds now, if anything does.
+    pub(super) fn binds(&self) -> Option<&Binding> {
+        self.open.as_ref().map(|(binding, _)| binding).filter(|it| **it != Binding::Nothing)
+    }
+
     fn close(&mut self, now: Now) {
         let Some((binding, from)) = self.open.take() else { return };
         let ms = from.until(now.wall);

@@ -9,8 +9,10 @@ use super::{
     DayTotal, Delays, Fate, Forecast, Groups, Pacing, Pending, Place, Run, Snapshot, Spread, Start,
 };
 use crate::gate::admit::{BucketId, Gate};
-use crate::gate::units::{BootMs, Class, KeyId, Now, UnixMs, Weights};
-use crate::gate::verdict::{Ask, Because, Verdict};
+use crate::gate::limits::Window;
+use crate::gate::reserve::Firm;
+use crate::gate::units::{BootMs, Class, KeyId, Metric, Now, UnixMs, Weights};
+use crate::gate::verdict::{Ask, Because, Beside, Verdict};
 use crate::gate::window::AttemptId;
 use crate::schedule::line::{LineId, Route};
 use crate::schedule::order::Schedule;
@@ -57,6 +59,8 @@ struct Queue {
     spread: Option<Spread>,
     held: Option<String>,
     left: u64,
+    /// Started in the simulation or before, and not ended.
+    open: u64,
     fate: Fate,
 }
 
@@ -112,6 +116,9 @@ impl World {
             let delays = world.place(flight.bucket).delays;
             let entry =
                 Flight { line: flight.line, bucket: flight.bucket, project, need: flight.need };
+            if let Some(queue) = flight.line.and_then(|line| world.lines.get_mut(&line)) {
+                queue.open += 1;
+            }
             world.enter(flight.id, entry, flight.started, delays);
         }
         (world, schedule)
@@ -152,6 +159,7 @@ impl World {
             }
         }
         if let Some(queue) = flight.line.and_then(|line| self.lines.get_mut(&line)) {
+            queue.open -= 1;
             queue.fate.finish = Some(self.now.wall);
         }
     }
@@ -205,6 +213,10 @@ impl World {
             self.happen(&mut BTreeSet::new());
         }
         let tracks = std::mem::take(&mut self.tracks);
+        let stops: BTreeMap<_, _> = tracks
+            .iter()
+            .filter_map(|(it, track)| Some((*it, track.binds()?.to_string())))
+            .collect();
         let phases: BTreeMap<_, _> = tracks
             .into_iter()
             .map(|(bucket, track)| (bucket, track.finish(bucket, until)))
@@ -227,12 +239,11 @@ impl World {
                 let opens = until.wall_at(queue.not_before);
                 fate.finish = beyond.get(&line).map(|at| (*at).max(opens).plus(last.unwrap_or(0)));
                 fate.extrapolated = fate.finish.is_some();
-                let last = |bucket| phases.get(&bucket).and_then(|phases| phases.last());
-                let word = || {
-                    let phase = schedule.buckets_of(line).find_map(last);
-                    phase.map(|phase| phase.binding.to_string())
+                let stop = || schedule.buckets_of(line).find_map(|it| stops.get(&it).cloned());
+                fate.stands = match fate.finish {
+                    Some(_) => None,
+                    None => queue.held.or_else(stop),
                 };
-                fate.stands = queue.held.or_else(|| word().filter(|_| fate.finish.is_none()));
             }
             fates.insert(line, fate);
         }
@@ -268,7 +279,7 @@ impl World {
         &mut self,
         bucket: BucketId,
         need: &Weights,
-        beside: &Weights,
+        beside: &Beside,
         now: Now,
     ) -> (KeyId, Verdict) {
         let (pacing, _) = &self.projects[&self.place(bucket).project];
@@ -307,17 +318,45 @@ impl World {
         self.starts.push(start);
     }
 
-    /// How long a line that is spread waits after a start.
-    fn gap_ms(&mut self, spread: Spread, bucket: BucketId, left: u64, now: Now) -> u64 {
-        let until = spread.deadline.unwrap_or_else(|| self.gate.day_end(bucket, now).0);
-        spread_gap_ms(now.wall.until(until), left, None)
+    /// Until when a line that is spread over its time waits with its next prompt.
+    fn spread_until(&mut self, line: LineId, now: Now) -> Option<BootMs> {
+        let queue = self.lines.get(&line)?;
+        let spread = queue.spread?;
+        let (started, left) = (spread.started?, queue.left.saturating_add(queue.open));
+        let bucket = queue.first_bucket()?;
+        let (day_end, _) = self.gate.day_end(bucket, now);
+        let states = self.gate.state(bucket, now);
+        let day_left = states
+            .iter()
+            .filter(|state| state.limit.metric == Metric::Requests)
+            .filter(|state| state.limit.window == Window::Day)
+            .map(|state| state.free)
+            .min();
+        let until = spread.deadline.map_or(day_end, |deadline| deadline.min(day_end));
+        let next = started.plus(spread_gap_ms(now.wall.until(until), left, day_left));
+        (next > now.boot).then_some(next)
+    }
+
+    /// Buckets in the order in which they are looked at: each is the first in its turn, for what
+    /// all of a project share.
+    pub(super) fn in_turn(&self, buckets: BTreeSet<BucketId>) -> Vec<BucketId> {
+        let started = usize::try_from(self.next.0 - 1).unwrap_or(0);
+        let turn = started % self.places.len().max(1);
+        let first = self.places.keys().nth(turn).copied().unwrap_or(BucketId(i64::MIN));
+        let (before, after): (Vec<_>, Vec<_>) =
+            buckets.into_iter().partition(|bucket| *bucket < first);
+        after.into_iter().chain(before).collect()
     }
 }
 
 impl Supply for World {
     fn peek(&mut self, line: LineId, nth: usize, now: Now) -> Peek {
+        let spread = self.spread_until(line, now);
         let Some(queue) = self.lines.get_mut(&line) else { return Peek::Nothing };
-        queue.peek(nth, now)
+        match spread.filter(|_| queue.held.is_none()) {
+            Some(until) => Peek::Later(until),
+            None => queue.peek(nth, now),
+        }
     }
 
     fn find(&mut self, line: LineId, item: i64, now: Now) -> Option<Item> {
@@ -364,10 +403,10 @@ impl Supply for World {
         None
     }
 
-    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Weights, now: Now) -> Verdict {
+    fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Beside, now: Now) -> Verdict {
         let (_, verdict) = self.ask(bucket, need, beside, now);
         if let Verdict::Wait(wait) = &verdict
-            && *beside == Weights::default()
+            && *beside == Beside::default()
         {
             self.waited.push((wait.until, wait.because.clone()));
         }
@@ -383,11 +422,24 @@ impl Supply for World {
         self.gate.headroom(&ask, now)
     }
 
-    fn set_firm(&mut self, _bucket: BucketId, _firm: Option<(Weights, bool)>) {}
+    fn set_firm(&mut self, bucket: BucketId, firm: Option<(Weights, bool)>) {
+        self.gate.set_firm(bucket, firm.map(|(need, whole)| Firm { need, whole }));
+    }
 
-    fn start(&mut self, line: LineId, item: Item, route: &Route, need: &Weights, now: Now) {
+    fn unbound(&self, attempts: &mut Vec<AttemptId>) -> Weights {
+        self.gate.unbound(attempts)
+    }
+
+    fn start(
+        &mut self,
+        line: LineId,
+        item: Item,
+        route: &Route,
+        need: &Weights,
+        now: Now,
+    ) -> AttemptId {
         let bucket = route.bucket;
-        let (key, _) = self.ask(bucket, need, &Weights::default(), now);
+        let (key, _) = self.ask(bucket, need, &Beside::default(), now);
         let id = self.next;
         self.next = AttemptId(id.0 + 1);
         self.gate.reserve(id, &Ask { bucket, key, class: Class::Batch, need: *need }, now);
@@ -401,15 +453,15 @@ impl Supply for World {
         let flight = Flight { line: Some(line), bucket, project, need: *need };
         self.enter(id, flight, now.boot, delays);
         self.note_start(Start { line, item: item.id, bucket, need: *need, at: now });
-        let Some(queue) = self.lines.get_mut(&line) else { return };
-        queue.take(item.id);
-        queue.fate.first_start.get_or_insert(now.wall);
-        let left = queue.left;
-        if let Some(spread) = queue.spread {
-            let gap = self.gap_ms(spread, bucket, left, now);
-            let queue = self.lines.get_mut(&line).expect("a line that was just seen");
-            queue.spread = Some(Spread { next: Some(now.boot.plus(gap)), ..spread });
+        if let Some(queue) = self.lines.get_mut(&line) {
+            queue.take(item.id);
+            queue.open += 1;
+            queue.fate.first_start.get_or_insert(now.wall);
+            if let Some(spread) = &mut queue.spread {
+                spread.started = Some(now.boot);
+            }
         }
+        id
     }
 
     fn refuse(&mut self, line: LineId, item: Item, reason: String, _now: Now) {
@@ -439,6 +491,7 @@ impl Queue {
             spread: pending.spread,
             held: pending.held,
             left,
+            open: 0,
             fate: Fate::default(),
         }
     }
@@ -446,8 +499,7 @@ impl Queue {
     /// Until when nothing of the line goes.
     fn shut_until(&self, now: Now) -> Option<BootMs> {
         let held = self.held.as_ref().map(|_| FAR);
-        let next = self.spread.and_then(|spread| spread.next).unwrap_or(BootMs(0));
-        held.or(Some(self.not_before.max(next))).filter(|at| *at > now.boot)
+        held.or(Some(self.not_before)).filter(|at| *at > now.boot)
     }
 
     fn peek(&mut self, nth: usize, now: Now) -> Peek {
@@ -465,6 +517,12 @@ impl Queue {
             (None, Some(((at, _), _))) => Peek::Later(*at),
             (None, None) => Peek::Nothing,
         }
+    }
+
+    fn first_bucket(&self) -> Option<BucketId> {
+        let front = self.front.front().map(|slot| &slot.needs);
+        let needs = front.or_else(|| self.runs.front().map(|run| &run.needs))?;
+        needs.first().map(|(bucket, _)| *bucket)
     }
 
     /// Brings at least so many prompts to the front, if there are as many.

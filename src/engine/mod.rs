@@ -21,6 +21,7 @@ pub mod intake;
 mod job;
 mod keys;
 mod learn;
+pub mod outlook;
 mod plan;
 pub mod retry;
 pub mod routes;

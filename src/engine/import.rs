@@ -21,26 +21,26 @@ use crate::store::{Batch, BatchId, NewItem, Store, TextWeight};
 
 /// A line that cannot be an item.
 #[derive(Debug, Serialize)]
-pub(super) struct BadLine {
+pub(crate) struct BadLine {
     /// Counted from 1.
-    line: u64,
+    pub(crate) line: u64,
     /// Of its first byte.
     offset: u64,
     /// What is wrong with it.
-    reason: String,
+    pub(crate) reason: String,
 }
 
 /// What an import came to.
 #[derive(Debug, Default)]
-pub(super) struct Imported {
+pub(crate) struct Imported {
     /// Items in the queue.
-    pub(super) items: u64,
+    pub(crate) items: u64,
     /// Lines that cannot be items.
-    pub(super) bad_lines: u64,
+    pub(crate) bad_lines: u64,
     /// The first of them.
-    pub(super) listed: Vec<BadLine>,
+    pub(crate) listed: Vec<BadLine>,
     /// Why the file as a whole cannot be used.
-    pub(super) unusable: Option<String>,
+    pub(crate) unusable: Option<String>,
 }
 
 /// The most that one request may ever weigh.
@@ -147,13 +147,13 @@ pub(super) async fn first_line(path: PathBuf) -> Result<Vec<u8>, IntakeError> {
 
 /// Reads every line of a file that nobody has accepted yet, as [`import`] would: `hand` is given
 /// each slice of items with the bytes read so far, and says whether to go on.
-pub(super) fn survey(
+pub(crate) fn survey(
     file: File,
     dialect: Dialect,
-    ceiling: Ceiling,
+    models: &[(&str, &[Limit])],
     hand: impl FnMut(Vec<NewItem>, u64) -> bool,
 ) -> io::Result<Imported> {
-    Reading::new(BatchId(0), dialect, ceiling, hand).run(file)
+    Reading::new(BatchId(0), dialect, Ceiling::of(models), hand).run(file)
 }
 
 struct Reading<H> {

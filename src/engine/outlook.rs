@@ -167,7 +167,23 @@ impl Engine {
         self.gate.share(ProjectId(id), stated.shared, day, now);
     }
 
+    /// The batches that are known here.
+    pub fn open_batches(&self) -> impl Iterator<Item = BatchId> + '_ {
+        self.jobs.keys().copied()
+    }
+
+    /// The project and the quota group of every bucket.
+    #[must_use]
+    pub fn bucket_names(&self) -> BTreeMap<BucketId, (String, String)> {
+        let name =
+            |lane: &Lane| (self.projects[&lane.project].name.clone(), lane.model_group.clone());
+        self.lanes.iter().map(|(id, lane)| (*id, name(lane))).collect()
+    }
+
     /// Adds a batch to this copy, behind all that are there.
+    ///
+    /// # Panics
+    /// Without a route.
     pub fn add_planned(&mut self, planned: Planned, now: Now) -> (BatchId, Rest) {
         let batch = self.jobs.keys().max().map_or(BatchId(1), |last| BatchId(last.0 + 1));
         let mut rest = planned.prompts;

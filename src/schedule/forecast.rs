@@ -107,6 +107,15 @@ pub struct Pending {
     pub held: Option<String>,
 }
 
+impl Pending {
+    /// How many prompts wait.
+    #[must_use]
+    pub fn prompts(&self) -> u64 {
+        let runs = self.runs.iter().chain(self.later.iter().map(|(_, run)| run));
+        runs.fold(0, |sum, run| sum.saturating_add(run.count))
+    }
+}
+
 /// A line that is spread over the time that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spread {
@@ -149,6 +158,8 @@ pub struct UnderWay {
 pub struct Forecast {
     /// Of every line.
     pub lines: BTreeMap<LineId, Fate>,
+    /// Where every line may go.
+    pub buckets: BTreeMap<LineId, BTreeSet<BucketId>>,
     /// What binds each bucket, from when until when.
     pub phases: BTreeMap<BucketId, Vec<Phase>>,
     /// What was sent on each bucket by the end of each quota day.
@@ -217,10 +228,10 @@ impl Forecast {
 
     /// What binds a line, from now until it is done: of its buckets, in order of time.
     #[must_use]
-    pub fn binds(&self, schedule: &Schedule, line: LineId) -> Vec<Phase> {
+    pub fn binds(&self, line: LineId) -> Vec<Phase> {
         let finish = self.lines.get(&line).and_then(|fate| fate.finish);
-        let buckets: BTreeSet<_> = schedule.buckets_of(line).collect();
-        let own = buckets.iter().filter_map(|bucket| self.phases.get(bucket)).flatten();
+        let buckets = self.buckets.get(&line).into_iter().flatten();
+        let own = buckets.filter_map(|bucket| self.phases.get(bucket)).flatten();
         let within = own.filter(|phase| finish.is_none_or(|finish| phase.from < finish));
         let mut phases: Vec<_> = within.cloned().collect();
         for phase in &mut phases {

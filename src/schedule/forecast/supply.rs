@@ -231,6 +231,8 @@ impl World {
         };
         let ends: BTreeMap<_, _> =
             self.places.iter().map(|(bucket, (place, _))| (*bucket, place.delays.end_ms)).collect();
+        let buckets = self.lines.keys().map(|line| (*line, schedule.buckets_of(*line).collect()));
+        let buckets = buckets.collect();
         let mut fates = BTreeMap::new();
         for (line, queue) in self.lines {
             let mut fate = Fate { left: queue.left, ..queue.fate };
@@ -248,7 +250,7 @@ impl World {
             fates.insert(line, fate);
         }
         let (days, starts) = (self.days, self.starts);
-        Forecast { lines: fates, phases, days, starts, until }
+        Forecast { lines: fates, buckets, phases, days, starts, until }
     }
 
     fn enter(&mut self, id: AttemptId, flight: Flight, started: BootMs, delays: Delays) {

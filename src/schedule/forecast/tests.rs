@@ -92,7 +92,7 @@ fn requests_a_minute_go_in_rounds() {
     assert_eq!(forecast.starts.len(), 40);
     let items: Vec<_> = forecast.starts.iter().map(|start| start.item).collect();
     assert_eq!(items, (1..=40).collect::<Vec<_>>());
-    let phases = forecast.binds(&world.schedule, line);
+    let phases = forecast.binds(line);
     assert_eq!(phases.len(), 1, "{phases:?}");
     assert_eq!(phases[0].binding, Binding::Limit("rpm"));
     assert_eq!(phases[0].until, START.wall.plus(2 * ROUND_MS));
@@ -105,7 +105,7 @@ fn the_tighter_limit_binds_in_its_phase() {
     let runs = vec![run(1, 25, 200), run(26, 50, 10)];
     let line = add(&mut world, 1, 1, "a", runs);
     let forecast = of(&world);
-    let phases = forecast.binds(&world.schedule, line);
+    let phases = forecast.binds(line);
     let words: Vec<_> = phases.iter().map(|phase| phase.binding.to_string()).collect();
     assert_eq!(words, ["tpm", "rpm"]);
     // Five rounds of five; the fifth has room for no small one, the rest takes five rounds.
@@ -120,7 +120,7 @@ fn a_day_limit_moves_the_rest_behind_midnight() {
     // The provider's clock may be two seconds behind, and half a minute is grace.
     let opens = 86_400_000 + 32_000;
     assert_eq!(forecast.lines[&line].finish, after(opens + END_MS));
-    let phases = forecast.binds(&world.schedule, line);
+    let phases = forecast.binds(line);
     let last = phases.last().expect("a day binds");
     assert_eq!(last.binding, Binding::Limit("rpd"));
     assert_eq!(last.left.get(&line), Some(&63));

@@ -136,12 +136,7 @@ fn read_all(args: &Args, config: &Config) -> Result<PlanBody, Failure> {
     Ok(PlanBody { tier: args.tier.clone(), batches })
 }
 
-fn read_file(
-    path: &Path,
-    args: &Args,
-    config: &Config,
-    exact: usize,
-) -> Result<PlanFile, Failure> {
+fn read_file(path: &Path, args: &Args, config: &Config, exact: usize) -> Result<PlanFile, Failure> {
     let told = |why: String| Failure::new(EX_FAILURE, format!("{}: {why}", path.display()));
     let misused = |why: String| Failure::new(EX_USAGE, format!("{}: {why}", path.display()));
     let name = path.file_name().and_then(|name| name.to_str());

@@ -12,9 +12,8 @@
 mod conclude;
 mod core;
 pub mod desk;
-mod dropped;
-mod endpoints;
 pub(crate) mod dropped;
+mod endpoints;
 mod estimate;
 pub mod export;
 pub(crate) mod import;

@@ -140,3 +140,13 @@ pub(crate) const API_DRAIN_MS: u64 = 3_000;
 
 /// Bytes of a request to the daemon's own API: it takes no documents.
 pub(crate) const API_BODY_MAX_BYTES: usize = 64 << 10;
+
+/// What `tidegate plan` tells the daemon of its files: 20,000 prompts one by one, and the others as
+/// means.
+pub(crate) const PLAN_BODY_MAX_BYTES: usize = 16 << 20;
+
+/// Files of one plan.
+pub(crate) const PLAN_FILES_MAX: usize = 1_000;
+
+/// Prompts past those that are told one by one are told in groups of so many.
+pub(crate) const PLAN_GROUP: u64 = 1_000;

@@ -8,6 +8,7 @@ mod guard;
 mod keys;
 mod limits;
 mod listen;
+mod plan;
 mod problem;
 mod routes;
 

@@ -15,7 +15,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
-use super::{control, keys, limits};
+use super::{control, keys, limits, plan};
 use crate::caps;
 use crate::clock;
 use crate::config::KEYSTORE_BYTES_MAX;
@@ -58,6 +58,10 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/batches/{id}/retry", post(control::retry_batch))
         .route("/api/v1/pause", get(control::list_pauses).post(control::pause))
         .route("/api/v1/resume", post(control::resume))
+        .route(
+            "/api/v1/plan",
+            post(plan::make_plan).layer(DefaultBodyLimit::max(caps::PLAN_BODY_MAX_BYTES)),
+        )
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(caps::API_BODY_MAX_BYTES))

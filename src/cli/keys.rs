@@ -99,7 +99,8 @@ async fn keys_of(config: Config) -> Result<KeysReport, Failure> {
     let reader = Reader::open(&config.server.state_dir).map_err(|error| failed(&error))?;
     let sets = reader.set_limits().await.map_err(|error| failed(&error))?;
     let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
-    let mut engine = start::look(&config, &reader, now).await.map_err(|error| failed(&error))?;
+    let (mut engine, _) =
+        start::look(&config, &reader, now).await.map_err(|error| failed(&error))?;
     let projects = engine.projects();
     let limits = limits_report(engine.buckets(now), projects, &config, now.wall);
     keys_report(Some(&reader), &engine.keys(now), &limits, (&config, &terms), now)

@@ -130,7 +130,8 @@ async fn limits_of(
     let now = clock::now();
     let sets = reader.set_limits().await.map_err(|error| failed(&error))?;
     let config = config.clone().with_set_limits(sets.iter().map(crate::store::SetLimit::parts));
-    let mut engine = start::look(&config, reader, now).await.map_err(|error| failed(&error))?;
+    let (mut engine, _) =
+        start::look(&config, reader, now).await.map_err(|error| failed(&error))?;
     let projects = engine.projects();
     Ok(limits_report(engine.buckets(now), projects, &config, now.wall))
 }

@@ -8,6 +8,7 @@ mod emulate;
 mod hold;
 mod keys;
 mod limits;
+mod plan;
 mod presets;
 mod reports;
 mod serve;
@@ -72,6 +73,8 @@ enum Command {
     Resume(hold::Args),
     /// Lists keys with their own use and health; imports, disables and enables them
     Keys(keys::Args),
+    /// Says when job files would be done and what would hold them up, and touches nothing
+    Plan(plan::Args),
     /// Checks the configuration and prints what is in force, secrets masked
     CheckConfig,
     /// Runs a strict local emulator of the Gemini API
@@ -141,6 +144,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pause(args) => hold::run(&global, args, "/api/v1/pause", &env).await,
         Command::Resume(args) => hold::run(&global, args, "/api/v1/resume", &env).await,
         Command::Keys(args) => keys::run(&global, args, &env).await,
+        Command::Plan(args) => plan::run(&global, args, &env).await,
         Command::CheckConfig => check::run(&global, &env),
         Command::Emulate(args) => emulate::run(&global, args).await,
     }

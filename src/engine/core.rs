@@ -155,6 +155,11 @@ impl Engine {
             }
             Event::Headers(id) => {
                 self.gate.bound(id, now.boot);
+                if let Some(flight) = self.flights.get(&id)
+                    && let Some(lane) = self.lanes.get_mut(&flight.bucket)
+                {
+                    lane.delays.headers(flight.started.until(now.boot));
+                }
                 self.reached(id);
             }
             Event::Ended { id, key, report, line, latency_ms } => {
@@ -164,6 +169,11 @@ impl Engine {
                 }
                 let answer = conclude::Answer { key, report: *report, line, latency_ms };
                 effects.extend(self.land(id).map(|flight| {
+                    if answer.report.status == Some(200)
+                        && let Some(lane) = self.lanes.get_mut(&flight.bucket)
+                    {
+                        lane.delays.end(flight.started.until(now.boot));
+                    }
                     let conclusion = self.conclude(now, id, &flight, answer);
                     self.write(&flight, conclusion)
                 }));
@@ -255,7 +265,7 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, setup: BatchSetup, now: Now) {
+    pub(super) fn open(&mut self, setup: BatchSetup, now: Now) {
         if self.jobs.contains_key(&setup.id) {
             return;
         }

@@ -77,7 +77,7 @@ pub(super) async fn options(
     })
 }
 
-pub(super) fn priority_of(options: &BatchOptions) -> u8 {
+pub(crate) fn priority_of(options: &BatchOptions) -> u8 {
     options.priority.unwrap_or(Priority::Normal).rank()
 }
 

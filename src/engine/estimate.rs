@@ -27,7 +27,8 @@ impl Engine {
         item: &QueuedItem,
         now: Now,
     ) -> Weights {
-        let counted = self.jobs[&BatchId::of_item(item.id)].counted.get(&item.id);
+        let job = self.jobs.get(&BatchId::of_item(item.id));
+        let counted = job.and_then(|job| job.counted.get(&item.id));
         let (input_tokens, learned) = match (counted, item.text.and_then(bounds)) {
             (Some(Counted::Exactly(tokens)), _) => (*tokens, false),
             (_, Some((bounds, size))) => {

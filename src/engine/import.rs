@@ -17,30 +17,30 @@ use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
 use crate::spool::{Content, LineReader};
-use crate::store::{Batch, NewItem, Store, TextWeight};
+use crate::store::{Batch, BatchId, NewItem, Store, TextWeight};
 
 /// A line that cannot be an item.
 #[derive(Debug, Serialize)]
-pub(super) struct BadLine {
+pub(crate) struct BadLine {
     /// Counted from 1.
-    line: u64,
+    pub(crate) line: u64,
     /// Of its first byte.
     offset: u64,
     /// What is wrong with it.
-    reason: String,
+    pub(crate) reason: String,
 }
 
 /// What an import came to.
 #[derive(Debug, Default)]
-pub(super) struct Imported {
+pub(crate) struct Imported {
     /// Items in the queue.
-    pub(super) items: u64,
+    pub(crate) items: u64,
     /// Lines that cannot be items.
-    pub(super) bad_lines: u64,
+    pub(crate) bad_lines: u64,
     /// The first of them.
-    pub(super) listed: Vec<BadLine>,
+    pub(crate) listed: Vec<BadLine>,
     /// Why the file as a whole cannot be used.
-    pub(super) unusable: Option<String>,
+    pub(crate) unusable: Option<String>,
 }
 
 /// The most that one request may ever weigh.
@@ -116,7 +116,9 @@ pub(super) async fn import(
     ceiling: Ceiling,
 ) -> Result<Imported, IntakeError> {
     let (slices, mut parsed) = mpsc::channel(4);
-    let reading = Reading::new(batch, ceiling, slices);
+    let hand = move |slice, _bytes| slices.blocking_send(slice).is_ok();
+    let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
+    let reading = Reading::new(batch.id, dialect, ceiling, hand);
     let at = path.clone();
     let reader = tokio::task::spawn_blocking(move || reading.run(File::open(at)?));
     while let Some(slice) = parsed.recv().await {
@@ -143,11 +145,24 @@ pub(super) async fn first_line(path: PathBuf) -> Result<Vec<u8>, IntakeError> {
     read.and_then(|result| result).map_err(|source| IntakeError::Read { path, source })
 }
 
-struct Reading {
-    batch: crate::store::BatchId,
+/// Reads every line of a file that nobody has accepted yet, as [`import`] would: `hand` is given
+/// each slice of items with the bytes read so far, and says whether to go on.
+pub(crate) fn survey(
+    file: File,
+    dialect: Dialect,
+    models: &[(&str, &[Limit])],
+    hand: impl FnMut(Vec<NewItem>, u64) -> bool,
+) -> io::Result<Imported> {
+    Reading::new(BatchId(0), dialect, Ceiling::of(models), hand).run(file)
+}
+
+struct Reading<H> {
+    batch: BatchId,
     dialect: Dialect,
     ceiling: Ceiling,
-    slices: mpsc::Sender<Vec<NewItem>>,
+    /// Takes a slice and the bytes read so far; false when nobody takes it any more.
+    hand: H,
+    bytes: u64,
     slice: Vec<NewItem>,
     /// The line of each key so far, by half of its SHA-256: 128 bits do not meet by chance. As
     /// bytes, since a `u128` would be aligned, and an entry take 32 bytes instead of 20.
@@ -155,13 +170,14 @@ struct Reading {
     done: Imported,
 }
 
-impl Reading {
-    fn new(batch: &Batch, ceiling: Ceiling, slices: mpsc::Sender<Vec<NewItem>>) -> Self {
+impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
+    fn new(batch: BatchId, dialect: Dialect, ceiling: Ceiling, hand: H) -> Self {
         Self {
-            batch: batch.id,
-            dialect: batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl),
+            batch,
+            dialect,
             ceiling,
-            slices,
+            hand,
+            bytes: 0,
             slice: Vec::with_capacity(caps::IMPORT_SLICE),
             keys: HashMap::new(),
             done: Imported::default(),
@@ -173,6 +189,7 @@ impl Reading {
         let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
         while let Some(line) = lines.next_line()? {
             let (number, offset) = (line.number, line.offset);
+            self.bytes = offset;
             let Some(short) = u32::try_from(number).ok().filter(|_| self.has_room()) else {
                 self.done.unusable = Some(format!(
                     "line {number}: a job file holds at most {} items: split it",
@@ -281,6 +298,6 @@ impl Reading {
         }
         let next = Vec::with_capacity(caps::IMPORT_SLICE);
         let slice = std::mem::replace(&mut self.slice, next);
-        self.slices.blocking_send(slice).is_ok()
+        (self.hand)(slice, self.bytes)
     }
 }

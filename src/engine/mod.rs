@@ -12,15 +12,16 @@
 mod conclude;
 mod core;
 pub mod desk;
-mod dropped;
+pub(crate) mod dropped;
 mod endpoints;
 mod estimate;
 pub mod export;
-mod import;
+pub(crate) mod import;
 pub mod intake;
 mod job;
 mod keys;
 mod learn;
+pub mod outlook;
 mod plan;
 pub mod retry;
 pub mod routes;

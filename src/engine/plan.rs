@@ -148,7 +148,7 @@ impl Engine {
     }
 
     /// What a user holds, and how it is let go.
-    fn held_by_hand(&self, lane: &Lane) -> Option<String> {
+    pub(super) fn held_by_hand(&self, lane: &Lane) -> Option<String> {
         if self.pauses.is_empty() {
             return None;
         }
@@ -211,7 +211,9 @@ impl Engine {
         job.counted.remove(&item.id);
         let renewed = job.stale.remove(&item.id);
         let project = project_id;
-        let flight = Flight { batch, bucket, project, key, model, item, est, day_lo, renewed };
+        let started = now.boot;
+        let flight =
+            Flight { batch, bucket, project, key, model, item, est, started, day_lo, renewed };
         self.flights.insert(id, flight);
         attempt
     }

@@ -61,7 +61,7 @@ impl Wish {
     }
 
     /// Every route, with whether it is a fallback.
-    fn all(&self) -> impl Iterator<Item = (PoolRoute, bool)> + '_ {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (PoolRoute, bool)> + '_ {
         let project = self.first.first().map(|route| route.project.clone()).unwrap_or_default();
         let fallback = self
             .fallback

@@ -53,6 +53,8 @@ pub enum Query {
     Explain(Question, oneshot::Sender<Option<Explained>>),
     /// Every key as it stands.
     Keys(oneshot::Sender<Vec<KeyView>>),
+    /// A copy, for a forecast.
+    Copy(oneshot::Sender<Box<Engine>>),
     /// Why each of these batches waits, and until when.
     Why(Vec<BatchId>, oneshot::Sender<BTreeMap<BatchId, (UnixMs, String)>>),
 }
@@ -105,6 +107,9 @@ fn answer(engine: &mut Engine, query: Query) {
         }
         Query::Keys(reply) => {
             let _ = reply.send(engine.keys(now));
+        }
+        Query::Copy(reply) => {
+            let _ = reply.send(Box::new(engine.copy()));
         }
         Query::Why(batches, reply) => {
             let why = |batch| Some((batch, engine.why(batch, now)?));

@@ -233,7 +233,11 @@ pub async fn assemble(
 ///
 /// # Errors
 /// When a quota day cannot be used or the database fails.
-pub async fn look(config: &Config, reader: &Reader, now: Now) -> Result<Engine, StartError> {
+pub async fn look(
+    config: &Config,
+    reader: &Reader,
+    now: Now,
+) -> Result<(Engine, Routes), StartError> {
     let mut ids: BTreeMap<String, ProjectIds> = BTreeMap::new();
     for model in reader.models().await? {
         let entry = ids
@@ -241,7 +245,7 @@ pub async fn look(config: &Config, reader: &Reader, now: Now) -> Result<Engine, 
             .or_insert_with(|| ProjectIds { id: model.project_id, buckets: BTreeMap::new() });
         entry.buckets.insert(model.quota_group, model.bucket_id);
     }
-    Ok(build(config, reader, ids, now, 0).await?.0)
+    build(config, reader, ids, now, 0).await
 }
 
 async fn build(
@@ -329,7 +333,6 @@ fn add_project(
     let day = quota_day(project)?;
     let stated = Stated::of(project);
     let models = models_of(project, &stated, &ids.buckets);
-    let pace = Pace::of(project, &stated);
     engine.gate.set_reserve(ProjectId(ids.id), reserve_of(project));
     engine.gate.share(ProjectId(ids.id), stated.shared, day.clone(), now);
     for (group, (_, limits)) in stated.groups {
@@ -337,28 +340,37 @@ fn add_project(
         engine.gate.define(id, ProjectId(ids.id), limits, day.clone());
         engine.lanes.insert(id, Lane::new(ids.id, group, false));
     }
-    let keys = project.keys.iter().map(|key| Key::new(key.name.clone()));
-    let state = Project {
-        name: project.name.clone(),
-        keys: keys.collect(),
-        next_key: 0,
-        link: Link::default(),
-        tier: project.tier.clone(),
-        strict_estimates: project.strict_estimates,
-        clock: Offsets::default(),
-        floor: None,
-        in_flight: 0,
-        pace,
-        second: BootMs(0),
-        started: 0,
-        held: None,
-        day,
-        sealed_before: sealed.and_then(|day| day.parse::<NaiveDate>().ok()),
-        sealing: false,
-        seal_after: BootMs(0),
-    };
-    engine.projects.insert(ids.id, state);
+    engine.projects.insert(ids.id, Project::new(project, sealed)?);
     Ok(models)
+}
+
+impl Project {
+    /// A project that has sent nothing since the start, with its days sealed before this one.
+    pub(super) fn new(
+        project: &config::Project,
+        sealed: Option<String>,
+    ) -> Result<Self, StartError> {
+        let keys = project.keys.iter().map(|key| Key::new(key.name.clone()));
+        Ok(Self {
+            name: project.name.clone(),
+            keys: keys.collect(),
+            next_key: 0,
+            link: Link::default(),
+            tier: project.tier.clone(),
+            strict_estimates: project.strict_estimates,
+            clock: Offsets::default(),
+            floor: None,
+            in_flight: 0,
+            pace: Pace::of(project, &Stated::of(project)),
+            second: BootMs(0),
+            started: 0,
+            held: None,
+            day: quota_day(project)?,
+            sealed_before: sealed.and_then(|day| day.parse::<NaiveDate>().ok()),
+            sealing: false,
+            seal_after: BootMs(0),
+        })
+    }
 }
 
 /// What batches of a project leave to interactive requests.

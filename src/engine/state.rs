@@ -4,6 +4,7 @@ use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
 use super::keys::{Key, KeySwitch, NewKeys};
+use super::outlook::MeanDelays;
 pub use super::setup::{BatchSetup, RouteTo};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
@@ -337,6 +338,8 @@ pub(super) struct Lane {
     /// Server errors one after another, and how often it was shut for them since the last answer.
     pub(super) server_errors: u32,
     pub(super) outages: u32,
+    /// How long its requests take.
+    pub(super) delays: MeanDelays,
 }
 
 impl Lane {
@@ -347,6 +350,7 @@ impl Lane {
             budget: Budget::default(),
             server_errors: 0,
             outages: 0,
+            delays: MeanDelays::default(),
             learning,
             crowd: learning.then_some(Crowd { at_once: 1, good: 0 }),
             off: None,
@@ -428,6 +432,8 @@ pub(super) struct Flight {
     pub(super) model: String,
     pub(super) item: QueuedItem,
     pub(super) est: Weights,
+    /// When it was reserved.
+    pub(super) started: BootMs,
     /// The first quota day that it may count on.
     pub(super) day_lo: NaiveDate,
     /// Whether it has been reserved anew for its age, which happens once.

@@ -12,6 +12,8 @@ pub mod explain;
 pub mod keys;
 pub mod limits;
 pub mod pauses;
+pub mod plan;
+pub mod plan_text;
 
 pub mod csv;
 pub mod table;

@@ -387,19 +387,19 @@ fn line(text: &mut String, content: &str) {
 
 /// The head of a column, which says how its cells stand.
 #[derive(Clone, Copy)]
-enum Head<'a> {
+pub(super) enum Head<'a> {
     Text(&'a str),
     Number(&'a str),
 }
 
 /// A table without lines: columns two spaces apart.
-struct Grid {
+pub(super) struct Grid {
     table: Table,
     numbers: Vec<bool>,
 }
 
 impl Grid {
-    fn new(style: Style, heads: &[Head<'_>]) -> Self {
+    pub(super) fn new(style: Style, heads: &[Head<'_>]) -> Self {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING).force_no_tty();
         if style.color {
@@ -417,11 +417,11 @@ impl Grid {
         Self { table, numbers }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.table.add_row(cells);
     }
 
-    fn render(mut self) -> String {
+    pub(super) fn render(mut self) -> String {
         let widths = self.table.column_max_content_widths();
         let columns = self.table.column_iter_mut().zip(&self.numbers).zip(widths);
         for ((column, number), width) in columns {

@@ -11,6 +11,7 @@
 //! the same for all.
 
 mod fair;
+pub mod forecast;
 mod line;
 mod order;
 mod pace;

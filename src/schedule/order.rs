@@ -126,6 +126,12 @@ impl Schedule {
         self.sleeping.first().map(|(at, _)| *at)
     }
 
+    /// When the order changes next by time alone: a line wakes, or is older.
+    pub(super) fn next_turn(&self) -> Option<BootMs> {
+        let next = [self.sleeping.first(), self.ages.first()];
+        next.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
     /// Notes that something of a line goes: it is being served.
     pub(super) fn served(&mut self, id: LineId, bucket: BucketId, cost: u128, now: BootMs) {
         let Some(standing) = self.lines.get(&id) else { return };
@@ -187,6 +193,12 @@ impl Schedule {
         active.into_iter().for_each(|tenant| lane.counters.return_later(tenant));
         lane.turns =
             lane.groups.keys().map(|(level, it)| (*level, lane.counters.of(*it), *it)).collect();
+    }
+
+    /// The buckets where a line may go, each once.
+    pub fn buckets_of(&self, id: LineId) -> impl Iterator<Item = BucketId> + use<> {
+        let line = self.lines.get(&id).map(|standing| buckets(&standing.line));
+        line.unwrap_or_default().into_iter()
     }
 
     /// How long nothing of a line went, at `now`.

@@ -272,6 +272,46 @@ pub(super) async fn queued(
         .collect()
 }
 
+/// How many items of a batch wait behind item `after`, and one that weighs what they do in the mean.
+pub(super) async fn queue_mean(
+    pool: &SqlitePool,
+    id: BatchId,
+    after: i64,
+) -> Result<(u64, QueuedItem), StoreError> {
+    let (first, end) = id.range();
+    let after = after.max(first);
+    let row = sqlx::query!(
+        r#"SELECT count(*) AS "items!: i64",
+            CAST(coalesce(avg(est_input_tokens), 0) AS INTEGER) AS "tokens!: i64",
+            CAST(coalesce(avg(est_images), 0) AS INTEGER) AS "images!: i64",
+            -- Those that do not bound their output are left out of its mean.
+            CAST(avg(output_tokens_max) AS INTEGER) AS "output: i64"
+        FROM item WHERE state = 0 AND id > ?1 AND id < ?2"#,
+        after,
+        end
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::sql("weighing the queue"))?;
+    let items = count("count(item)", row.items)?;
+    let item = QueuedItem {
+        id: after + 1,
+        offset: 0,
+        bytes: 0,
+        input_tokens: count("item.est_input_tokens", row.tokens)?,
+        images: count("item.est_images", row.images)?,
+        text: None,
+        output_tokens_max: row
+            .output
+            .map(|most| count("item.output_tokens_max", most))
+            .transpose()?,
+        attempts: 0,
+        doubts: 0,
+        not_before: UnixMs(0),
+    };
+    Ok((items, item))
+}
+
 /// An item of the export, with its results line if it was given one.
 #[derive(Clone, Debug)]
 pub struct ExportItem {

@@ -454,6 +454,16 @@ impl Reader {
         recall::recent_charges(&self.pool, first, now).await
     }
 
+    /// How many items of a batch wait behind item `after`, and one that weighs what they do in the
+    /// mean.
+    pub async fn queue_mean(
+        &self,
+        id: BatchId,
+        after: i64,
+    ) -> Result<(u64, QueuedItem), StoreError> {
+        items::queue_mean(&self.pool, id, after).await
+    }
+
     /// Everything that users hold.
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         pauses::all(&self.pool).await

@@ -106,7 +106,8 @@ async fn what_was_learned_is_taken_up() {
     assert_eq!(engine.gate.quota_name(one), Some("q"));
     // What cannot be read is learned anew.
     assert_eq!(values(&mut engine, two), [(30, Source::Config)]);
-    let mut engine = look(&home.config(), store.reader(), later(100_000)).await.expect("a look");
+    let looked = look(&home.config(), store.reader(), later(100_000)).await;
+    let (mut engine, _) = looked.expect("a look");
     assert_eq!(values(&mut engine, one), expected);
     // The block is over, and still one request goes first.
     assert_eq!(engine.gate.blocked(one), Some((NOW.boot.plus(90_000), "shut")));

@@ -170,7 +170,7 @@ impl Engine {
             let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
             (u, Some(charge.hi.max(flight.day_lo).to_string()))
         };
-        self.uncharge(&flight.batch, flight.bucket, (&flight.est, &act));
+        self.uncharge(flight.batch, flight.bucket, (&flight.est, &act));
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open_nanos -= flight.est.spend_nanos;
             job.setup.spent_nanos = job.setup.spent_nanos.saturating_add(act.spend_nanos);

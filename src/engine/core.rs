@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use chrono::NaiveDate;
+
 use super::conclude;
 use super::estimate::uses_tools;
-use super::job::{Counted, Job, RetryReply};
+use super::job::Job;
 use super::keys::KeyMemos;
-use super::state::{
-    BatchSetup, BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling,
-};
+use super::state::{BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling};
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::estimate::Ratios;
 use crate::gate::units::{BootMs, Now, ProjectId, UnixMs, Weights};
 use crate::gate::window::AttemptId;
-use crate::schedule::{Line, LineId, Route, Schedule};
-use crate::store::{BatchId, ItemState, QueuedItem, Remembered};
+use crate::schedule::Schedule;
+use crate::store::{BatchId, Remembered};
 
 /// Why a batch waits whose bucket the configuration no longer has.
-const NO_LANE: &str = "the configuration has no project and model for it any more";
+pub(super) const NO_LANE: &str = "the configuration has no project and model for it any more";
 
 /// Everything the daemon decides with. Does no I/O; `now` is an argument.
 #[derive(Debug)]
@@ -127,13 +127,7 @@ impl Engine {
             Event::BucketFound { id, project, group } => self.found(id, project, group),
             Event::BatchOpened(setup) => self.open(*setup, now),
             Event::Loaded { batch, items } => self.loaded(now, batch, items),
-            Event::LoadFailed(batch) => {
-                if let Some(job) = self.jobs.get_mut(&batch) {
-                    job.loading = false;
-                }
-                self.rouse(batch);
-                self.pause_for_store(now, "the queue cannot be read".to_owned());
-            }
+            Event::LoadFailed(batch) => self.load_failed(now, batch),
             Event::Reserved(ids) => {
                 effects.extend(ids.into_iter().filter_map(|id| self.send_order(id, now)));
             }
@@ -143,40 +137,11 @@ impl Engine {
                 }
                 self.pause_for_store(now, reason);
             }
-            Event::BodySent(id) => {
-                // What tools of the provider add is counted when the answer is complete.
-                let bounds = |flight: &Flight| {
-                    flight.item.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(&flight.item)
-                };
-                if self.flights.get(&id).is_some_and(bounds) {
-                    self.gate.flushed(id, now);
-                }
-                self.reached(id);
-            }
-            Event::Headers(id) => {
-                self.gate.bound(id, now.boot);
-                if let Some(flight) = self.flights.get(&id)
-                    && let Some(lane) = self.lanes.get_mut(&flight.bucket)
-                {
-                    lane.delays.headers(flight.started.until(now.boot));
-                }
-                self.reached(id);
-            }
+            Event::BodySent(id) => self.body_sent(now, id),
+            Event::Headers(id) => self.headers(now, id),
             Event::Ended { id, key, report, line, latency_ms } => {
-                // Words of progress may be lost; the end tells the same.
-                if report.body_sent || report.status.is_some() {
-                    self.reached(id);
-                }
                 let answer = conclude::Answer { key, report: *report, line, latency_ms };
-                effects.extend(self.land(id).map(|flight| {
-                    if answer.report.status == Some(200)
-                        && let Some(lane) = self.lanes.get_mut(&flight.bucket)
-                    {
-                        lane.delays.end(flight.started.until(now.boot));
-                    }
-                    let conclusion = self.conclude(now, id, &flight, answer);
-                    self.write(&flight, conclusion)
-                }));
+                effects.extend(self.ended(now, id, answer));
             }
             Event::Unreadable { id, key, reason, lost } => {
                 effects.extend(self.land(id).map(|flight| {
@@ -193,55 +158,65 @@ impl Engine {
                     self.write(&flight, conclusion)
                 }));
             }
-            Event::Counted { batch, item, tokens } => {
-                if let Some(job) = self.jobs.get_mut(&batch) {
-                    let counted = tokens.map_or(Counted::Unknown, Counted::Exactly);
-                    job.counted.insert(item, counted);
-                }
-                self.rouse(batch);
-            }
+            Event::Counted { batch, item, tokens } => self.counted(batch, item, tokens),
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
-            Event::PauseBatch { batch, reason } => {
-                if let Some(job) = self.jobs.get_mut(&batch) {
-                    job.setup.paused = reason;
-                }
-                self.rouse(batch);
-            }
+            Event::PauseBatch { batch, reason } => self.pause_batch(batch, reason),
             Event::Reprioritise { batch, priority, deadline } => {
-                if let Some(job) = self.jobs.get_mut(&batch) {
-                    (job.setup.priority, job.setup.deadline) = (priority, deadline);
-                    self.line_up(batch, now);
-                }
+                self.reprioritise(now, batch, priority, deadline);
             }
             Event::RetryFailed { batch, done } => self.retry_failed(batch, done),
-            Event::Requeued { batch, count } => self.requeued(batch, count),
+            Event::Requeued { batch, count } => self.requeued(batch, &count),
             Event::Pauses(pauses) => self.hold(pauses),
-            Event::Swept(batch) => {
-                if let Some(job) = self.jobs.get_mut(&batch) {
-                    job.setup.remaining = 0;
-                    job.closing = false;
-                }
-            }
-            Event::Closed(batch) => {
-                self.jobs.remove(&batch);
-                self.schedule.remove(LineId(batch.0));
-            }
-            Event::Sealed { project, before } => {
-                if let Some(project) = self.projects.get_mut(&project) {
-                    project.sealing = false;
-                    match before {
-                        Some(_) => project.sealed_before = before,
-                        None => project.seal_after = now.boot.plus(caps::SEAL_RETRY_MS),
-                    }
-                }
-            }
+            Event::Swept(batch) => self.swept(batch),
+            Event::Closed(batch) => self.closed(batch),
+            Event::Sealed { project, before } => self.sealed(now, project, before),
         }
     }
 
-    /// Takes up what users hold by hand.
-    pub(super) fn hold(&mut self, pauses: Vec<(String, String)>) {
-        self.pauses = pauses.into_iter().collect();
+    fn body_sent(&mut self, now: Now, id: AttemptId) {
+        // What tools of the provider add is counted when the answer is complete.
+        let bounds = |flight: &Flight| {
+            flight.item.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(&flight.item)
+        };
+        if self.flights.get(&id).is_some_and(bounds) {
+            self.gate.flushed(id, now);
+        }
+        self.reached(id);
+    }
+
+    fn headers(&mut self, now: Now, id: AttemptId) {
+        self.gate.bound(id, now.boot);
+        if let Some(flight) = self.flights.get(&id)
+            && let Some(lane) = self.lanes.get_mut(&flight.bucket)
+        {
+            lane.delays.headers(flight.started.until(now.boot));
+        }
+        self.reached(id);
+    }
+
+    fn ended(&mut self, now: Now, id: AttemptId, answer: conclude::Answer) -> Option<Effect> {
+        // Words of progress may be lost; the end tells the same.
+        if answer.report.body_sent || answer.report.status.is_some() {
+            self.reached(id);
+        }
+        let flight = self.land(id)?;
+        if answer.report.status == Some(200)
+            && let Some(lane) = self.lanes.get_mut(&flight.bucket)
+        {
+            lane.delays.end(flight.started.until(now.boot));
+        }
+        let conclusion = self.conclude(now, id, &flight, answer);
+        Some(self.write(&flight, conclusion))
+    }
+
+    fn sealed(&mut self, now: Now, project: i64, before: Option<NaiveDate>) {
+        let Some(project) = self.projects.get_mut(&project) else { return };
+        project.sealing = false;
+        match before {
+            Some(_) => project.sealed_before = before,
+            None => project.seal_after = now.boot.plus(caps::SEAL_RETRY_MS),
+        }
     }
 
     /// Adds a lane for a model that no preset and no configuration knows.
@@ -263,92 +238,6 @@ impl Engine {
             *lane =
                 Lane { off: Some(reason), ..Lane::new(project, lane.model_group.clone(), false) };
         }
-    }
-
-    pub(super) fn open(&mut self, setup: BatchSetup, now: Now) {
-        if self.jobs.contains_key(&setup.id) {
-            return;
-        }
-        let (id, tenant) = (setup.id, self.schedule.tenant(&setup.tenant));
-        self.jobs.insert(id, Job::new(setup, tenant));
-        self.line_up(id, now);
-    }
-
-    /// Gives a batch its place in the order, as far as its routes are known.
-    pub(super) fn line_up(&mut self, batch: BatchId, now: Now) {
-        let Some(job) = self.jobs.get(&batch).filter(|job| job.setup.stopped.is_none()) else {
-            return;
-        };
-        let setup = &job.setup;
-        let known = setup.routes.iter().filter(|route| self.lanes.contains_key(&route.bucket));
-        let routes: Vec<_> = known
-            .map(|route| Route {
-                project: route.project,
-                bucket: route.bucket,
-                fallback: route.fallback,
-            })
-            .collect();
-        if routes.is_empty() {
-            tracing::warn!(batch.id = batch.0, model = %setup.model,
-                "a batch for {} waits: {NO_LANE}", setup.model);
-            return;
-        }
-        let line = Line {
-            class: setup.priority.min(2),
-            tenant: job.tenant,
-            deadline: setup.deadline,
-            routes,
-            patience_ms: setup.patience_ms,
-        };
-        self.schedule.add(LineId(batch.0), line, now.boot);
-    }
-
-    /// Something about a batch has changed: it may have something to send.
-    pub(super) fn rouse(&mut self, batch: BatchId) {
-        self.schedule.rouse(LineId(batch.0));
-    }
-
-    /// Has the failed items of a batch put back into its queue, once nothing of it is under way.
-    fn retry_failed(&mut self, batch: BatchId, done: RetryReply) {
-        let open = |job: &&mut Job| !job.closing && job.setup.stopped.is_none();
-        match self.jobs.get_mut(&batch).filter(open) {
-            Some(job) => job.requeue.get_or_insert_default().0.push(done),
-            None => {
-                // Whoever asked may have gone away.
-                let _ = done.send(Err("the batch is ending or was stopped".to_owned()));
-            }
-        }
-    }
-
-    fn requeued(&mut self, batch: BatchId, count: Result<u64, String>) {
-        let Some(job) = self.jobs.get_mut(&batch) else { return };
-        if let Ok(count) = count {
-            // The queue is read anew: what was put back stands before what was read already.
-            job.forget_queue();
-            job.setup.remaining += count;
-            (job.cursor, job.exhausted) = (0, false);
-        }
-        for done in job.requeue.take().into_iter().flat_map(|(waiting, _)| waiting) {
-            let _ = done.send(count.clone());
-        }
-        self.rouse(batch);
-    }
-
-    fn loaded(&mut self, now: Now, batch: BatchId, items: Vec<QueuedItem>) {
-        let Some(job) = self.jobs.get_mut(&batch) else { return };
-        job.loading = false;
-        job.exhausted = items.len() < caps::READY_PAGE;
-        if let Some(last) = items.last() {
-            job.cursor = last.id;
-        }
-        for item in items {
-            if item.not_before > UnixMs(0) {
-                job.retry(now, item, caps::PARKED_MAX_MS);
-            } else {
-                job.put_back(item);
-            }
-        }
-        self.rouse(batch);
     }
 
     fn send_order(&self, id: AttemptId, now: Now) -> Option<Effect> {
@@ -376,7 +265,7 @@ impl Engine {
             job.open_nanos -= flight.est.spend_nanos;
             job.put_back(flight.item);
         }
-        self.uncharge(&flight.batch, flight.bucket, (&flight.est, &Weights::default()));
+        self.uncharge(flight.batch, flight.bucket, (&flight.est, &Weights::default()));
         self.rouse(flight.batch);
     }
 
@@ -408,50 +297,7 @@ impl Engine {
         Effect::Settle(vec![conclusion.settlement])
     }
 
-    fn settled(&mut self, now: Now, item: i64) {
-        let Some(settling) = self.settling.remove(&item) else { return };
-        self.rouse(settling.batch);
-        let Some(job) = self.jobs.get_mut(&settling.batch) else { return };
-        job.open -= 1;
-        match settling.state {
-            ItemState::Queued if settling.keeps_place => job.put_back(settling.item),
-            ItemState::Queued => job.retry(now, settling.item, u64::MAX),
-            ItemState::Succeeded => {
-                job.setup.succeeded += 1;
-                job.setup.remaining -= 1;
-            }
-            ItemState::Failed | ItemState::Cancelled => job.setup.remaining -= 1,
-            ItemState::Held => {}
-        }
-    }
-
-    /// Stops a batch: nothing more of it is started, and what is under way settles.
-    pub(super) fn stop(&mut self, batch: BatchId, reason: String, cancelled: bool) {
-        let Some(job) = self.jobs.get_mut(&batch) else { return };
-        if job.setup.stopped.is_none() {
-            job.setup.stopped = Some((reason, cancelled));
-        }
-        job.forget_queue();
-        for done in job.requeue.take().into_iter().flat_map(|(waiting, _)| waiting) {
-            let _ = done.send(Err("the batch was stopped".to_owned()));
-        }
-        self.schedule.remove(LineId(batch.0));
-    }
-
-    /// Corrects what a tenant was charged for a request.
-    pub(super) fn uncharge(
-        &mut self,
-        batch: &BatchId,
-        bucket: BucketId,
-        (was, is): (&Weights, &Weights),
-    ) {
-        let Some(job) = self.jobs.get(batch) else { return };
-        let (was, is) =
-            (self.gate.dominant_share(bucket, was), self.gate.dominant_share(bucket, is));
-        self.schedule.correct(bucket, job.tenant, was, is);
-    }
-
-    fn pause_for_store(&mut self, now: Now, reason: String) {
+    pub(super) fn pause_for_store(&mut self, now: Now, reason: String) {
         self.store_pause = Some((now.boot.plus(caps::STORE_PAUSE_MS), reason));
     }
 

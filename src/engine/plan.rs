@@ -37,7 +37,9 @@ impl Engine {
         let Round { reservations, spent, .. } = round;
         let next = schedule.next_change();
         self.schedule = schedule;
-        next.into_iter().for_each(|at| self.wake_at(at));
+        if let Some(at) = next {
+            self.wake_at(at);
+        }
         if !reservations.is_empty() {
             effects.push(Effect::Reserve(reservations));
         }

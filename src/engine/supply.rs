@@ -91,9 +91,9 @@ impl Supply for Round<'_> {
             let reason = format!("{in_flight} bytes of prompts are in flight");
             return Readiness::Waits(open_end(now), reason);
         }
-        let lane = &self.engine.lanes[&route.bucket];
+        let sender = &self.engine.lanes[&route.bucket];
         let again = item.attempts > 0 || item.doubts > 0;
-        if again && lane.in_flight > 0 && !lane.budget.allows() {
+        if again && sender.in_flight > 0 && !sender.budget.allows() {
             return Readiness::NotNow;
         }
         if self.engine.count_ahead(route.bucket, batch, &item, now, self.effects) {

@@ -190,7 +190,9 @@ impl Schedule {
             }
         }
         let lane = self.lanes.entry(bucket).or_default();
-        active.into_iter().for_each(|tenant| lane.counters.return_later(tenant));
+        for tenant in active {
+            lane.counters.return_later(tenant);
+        }
         lane.turns =
             lane.groups.keys().map(|(level, it)| (*level, lane.counters.of(*it), *it)).collect();
     }

@@ -208,7 +208,10 @@ impl Schedule {
             match supply.peek(line, nth, now) {
                 Peek::Item(item) => match self.try_first(bucket, line, item, now, supply) {
                     Tried::Next => {}
-                    tried => return tried,
+                    tried @ (Tried::First(_)
+                    | Tried::NextLine
+                    | Tried::Rests
+                    | Tried::Elsewhere(_)) => return tried,
                 },
                 Peek::Loading if nth == 0 => return Tried::First(First::Stop(None)),
                 Peek::Later(at) if nth == 0 => {
@@ -233,9 +236,9 @@ impl Schedule {
         supply: &mut impl Supply,
     ) -> Option<First> {
         loop {
-            let lane = self.lanes.get(&bucket)?;
-            let (&level, head) = lane.heads.first_key_value()?;
-            if lane.in_order().next().is_some_and(|(first, ..)| first < level) {
+            let order = self.lanes.get(&bucket)?;
+            let (&level, head) = order.heads.first_key_value()?;
+            if order.in_order().next().is_some_and(|(first, ..)| first < level) {
                 return None;
             }
             let (line, mut id) = (head.line, head.item);
@@ -244,8 +247,8 @@ impl Schedule {
                 && earlier.id < id
             {
                 id = earlier.id;
-                let lane = self.lanes.entry(bucket).or_default();
-                lane.heads.entry(level).and_modify(|head| head.item = id);
+                let order = self.lanes.entry(bucket).or_default();
+                order.heads.entry(level).and_modify(|head| head.item = id);
             }
             if let Some(item) = supply.find(line, id, now)
                 && let Tried::First(first) = self.try_first(bucket, line, item, now, supply)
@@ -307,9 +310,9 @@ impl Schedule {
         let Some(standing) = self.lines.get(&line) else { return };
         let buckets: Vec<_> = standing.line.routes.iter().map(|route| route.bucket).collect();
         for bucket in buckets {
-            let Some(lane) = self.lanes.get(&bucket) else { continue };
+            let Some(order) = self.lanes.get(&bucket) else { continue };
             let kept = |(_, head): &(&u8, &Head)| head.line == line && head.item == item;
-            let level = lane.heads.iter().find(kept).map(|(level, _)| *level);
+            let level = order.heads.iter().find(kept).map(|(level, _)| *level);
             if let Some(level) = level {
                 self.release(bucket, level, supply);
             }
@@ -333,11 +336,11 @@ impl Schedule {
         supply: &mut impl Supply,
     ) {
         let level = self.lines.get(&line).map_or(0, |standing| standing.level);
-        let lane = self.lanes.entry(bucket).or_default();
-        let known = lane.heads.values_mut().find(|head| head.line == line && head.item == item);
+        let order = self.lanes.entry(bucket).or_default();
+        let known = order.heads.values_mut().find(|head| head.line == line && head.item == item);
         let Some(head) = known else {
             let head = Head { line, item, since: now.boot, firm: false, passed: Vec::new() };
-            if lane.heads.insert(level, head).is_some_and(|before| before.firm) {
+            if order.heads.insert(level, head).is_some_and(|before| before.firm) {
                 supply.set_firm(bucket, None);
             }
             return;

@@ -15,6 +15,7 @@ pub mod desk;
 pub(crate) mod dropped;
 mod endpoints;
 mod estimate;
+pub mod eta;
 pub mod export;
 pub(crate) mod import;
 pub mod intake;
@@ -32,6 +33,7 @@ mod state;
 mod supply;
 #[cfg(test)]
 mod tests;
+pub mod why;
 
 pub use core::Engine;
 pub use endpoints::Endpoints;

@@ -19,6 +19,7 @@ mod images;
 mod keys;
 mod learning;
 mod limits;
+mod plan;
 mod refusals;
 mod startup;
 mod virtual_time;

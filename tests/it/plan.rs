@@ -67,7 +67,7 @@ async fn a_plan_counts_what_waits_already_and_changes_no_byte() {
     let emulator = emulator(&model("")).await;
     let site = site(2, &emulator.base_url());
     site.drop_file("first.jsonl", job("first", 12));
-    let mut daemon = site.serve().await;
+    let daemon = site.serve().await;
     let busy = |bucket: &Value| bucket["in_flight"] == 0 && bucket["reason"].is_string();
     daemon.bucket_when(&site, MODEL, busy).await;
     let path = file(&site, "second.jsonl", &job("second", 2));
@@ -77,7 +77,7 @@ async fn a_plan_counts_what_waits_already_and_changes_no_byte() {
     // Five more windows for the first, and one for its own.
     assert!((5..=6).contains(&minutes(&with_daemon)), "{with_daemon}");
     assert!(with_daemon["batches"][0]["finish_alone"].is_string());
-    daemon.terminate(&site).await;
+    daemon.stop(&site).await;
     let before = bytes(&site.path("state"));
     let without = site.json(&["plan", &path, "--json"]).await;
     assert_eq!(bytes(&site.path("state")), before);
@@ -121,8 +121,12 @@ async fn the_daemon_expects_an_end_and_says_what_holds_an_item() {
     let deadline = "{\"tidegate\":{\"deadline\":\"2020-01-01T00:00:00Z\"}}\n";
     site.drop_file("first.jsonl", format!("{deadline}{}", job("first", 7)));
     let daemon = site.serve().await;
-    let expected = daemon
-        .batch_when(&site, |batch| batch["eta"]["low"].is_string() && batch["binds"] == "rpm")
+    let expected = site
+        .until("a forecast", async || {
+            let (_, list) = daemon.get("/api/v1/batches").await;
+            let batch = list["batches"].get(0)?.clone();
+            (batch["eta"]["low"].is_string() && batch["binds"] == "rpm").then_some(batch)
+        })
         .await;
     assert!(expected["misses_deadline_by_s"].as_u64() > Some(0), "{expected}");
     let id = expected["id"].as_str().unwrap();
@@ -132,7 +136,7 @@ async fn the_daemon_expects_an_end_and_says_what_holds_an_item() {
     assert_eq!(route["needs"]["needs"][0]["dimension"], "rpm");
     assert_eq!(route["batches_before"], 0);
     assert_eq!(why["line"], 4, "{why}");
-    let last = site.json(&["batches", "why", id, "--item", "first-7", "--json"]).await;
+    let last = site.json(&["batches", "why", id, "--item", "k7", "--json"]).await;
     let by_line = site.json(&["batches", "why", id, "--item", "8", "--json"]).await;
     assert_eq!((&last["line"], &by_line["line"]), (&json!(8), &json!(8)));
     let gone = site.run(&["batches", "why", id, "--item", "nobody"]).await;

@@ -150,3 +150,9 @@ pub(crate) const PLAN_FILES_MAX: usize = 1_000;
 
 /// Prompts past those that are told one by one are told in groups of so many.
 pub(crate) const PLAN_GROUP: u64 = 1_000;
+
+/// What is expected of batches is renewed so often.
+pub(crate) const ETA_MS: u64 = 60_000;
+
+/// Between two looks at least this long passes: batches may open many at a time.
+pub(crate) const ETA_LEAST_MS: u64 = 2_000;

@@ -14,6 +14,7 @@ use crate::caps;
 use crate::clock;
 use crate::config::{Config, ImportError, Project};
 use crate::engine::desk::{Desk, SharedRoutes};
+use crate::engine::eta::{Board, Summary};
 use crate::engine::intake::Intake;
 use crate::engine::routes as engine_routes;
 use crate::engine::run::{self, Shell};
@@ -74,6 +75,7 @@ pub struct Daemon {
     engine: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
     desk: Desk,
+    summary: watch::Receiver<Option<Summary>>,
 }
 
 /// Starts a daemon. When this returns, the addresses are bound, the schema is up to date and the
@@ -118,7 +120,9 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         endpoints: endpoints.clone(),
         bodies: config.retention.bodies,
         events: events.clone(),
+        board: Board::default(),
     };
+    let board = shell.board.clone();
     for batch in store.reader().unfinished_batches().await? {
         if batch.state == BatchState::Open {
             let reach = engine_routes::of_batch(&batch, &routes, &config);
@@ -134,12 +138,14 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints);
     let intake = Intake { shell, routes, desk: desk.clone(), scanned };
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
-    let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone());
-    let mut others = vec![tokio::spawn(intake.run(stopped.clone()))];
+    let look = board.clone().keep(queries.clone(), store.clone(), stopped.clone());
+    let summary = board.summary();
+    let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone(), board);
+    let mut others = vec![tokio::spawn(intake.run(stopped.clone())), tokio::spawn(look)];
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
     }
-    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others, desk })
+    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others, desk, summary })
 }
 
 async fn open_store(state_dir: &Path) -> Result<Store, DaemonError> {
@@ -158,6 +164,12 @@ impl Daemon {
     #[must_use]
     pub fn desk(&self) -> &Desk {
         &self.desk
+    }
+
+    /// The whole queue, as it was at the last look.
+    #[must_use]
+    pub fn summary(&self) -> watch::Receiver<Option<Summary>> {
+        self.summary.clone()
     }
 
     /// Waits until `incoming/` has been looked through once: the daemon is ready.

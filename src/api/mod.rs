@@ -11,6 +11,7 @@ mod listen;
 mod plan;
 mod problem;
 mod routes;
+mod why;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub use listen::{BindError, Listener, bind, serve};
 
 use crate::engine::Event;
 use crate::engine::desk::Desk;
+use crate::engine::eta::Board;
 use crate::engine::run::Query;
 use crate::spool::Spool;
 use crate::store::Store;
@@ -43,6 +45,7 @@ struct Inner {
     queries: mpsc::Sender<Query>,
     events: mpsc::Sender<Event>,
     scanned: watch::Receiver<bool>,
+    board: Board,
 }
 
 impl Api {
@@ -55,7 +58,8 @@ impl Api {
         queries: mpsc::Sender<Query>,
         events: mpsc::Sender<Event>,
         scanned: watch::Receiver<bool>,
+        board: Board,
     ) -> Self {
-        Self { inner: Arc::new(Inner { desk, store, spool, queries, events, scanned }) }
+        Self { inner: Arc::new(Inner { desk, store, spool, queries, events, scanned, board }) }
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
-use super::{control, keys, limits, plan};
+use super::{control, keys, limits, plan, why};
 use crate::caps;
 use crate::clock;
 use crate::config::KEYSTORE_BYTES_MAX;
@@ -50,6 +50,7 @@ pub(super) fn router(api: Api) -> Router {
         )
         .route("/api/v1/batches", get(list_batches))
         .route("/api/v1/batches/{id}", get(show_batch))
+        .route("/api/v1/batches/{id}/why", get(why::batch_why))
         .route("/api/v1/batches/{id}/results", get(batch_results))
         .route("/api/v1/batches/{id}/cancel", post(cancel_batch))
         .route("/api/v1/batches/{id}/pause", post(control::pause_batch))
@@ -213,6 +214,8 @@ impl Api {
 
     pub(super) fn shown(&self, batch: &Batch, wait: Option<(UnixMs, String)>) -> BatchOut {
         let results = results_path(&self.inner.spool, batch);
-        BatchOut::new(batch, wait, results.as_deref())
+        let open = batch.state == BatchState::Open;
+        let eta = self.inner.board.eta(batch.id).filter(|_| open);
+        BatchOut::new(batch, wait, results.as_deref()).with_eta(eta)
     }
 }

@@ -14,6 +14,7 @@ use crate::config::{Config, Env};
 use crate::formats::Priority;
 use crate::report::batches::{BatchOut, BatchesReport, RetryOut};
 use crate::report::table;
+use crate::report::why::{self, WhyReport};
 use crate::store::{Batch, BatchState, Reader, StoreError};
 
 /// Options of `batches`.
@@ -65,6 +66,14 @@ enum What {
         #[arg(long, value_name = "TIME")]
         deadline: Option<DateTime<Utc>>,
     },
+    /// Says what holds a batch: what its next item needs, what is free when, and who is before it
+    Why {
+        /// Its id
+        id: String,
+        /// Another of its items, by its key or the number of its line
+        #[arg(long, value_name = "KEY|LINE")]
+        item: Option<String>,
+    },
     /// Writes the results of a finished batch
     Results {
         /// Its id
@@ -102,6 +111,17 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
                 print_json(&again);
             } else {
                 print(&retried(&again));
+            }
+            return Ok(0);
+        }
+        What::Why { id, item } => {
+            let path = path_of(&id, "/why");
+            let question: Vec<_> = item.iter().map(|item| ("item", item)).collect();
+            let report: WhyReport = running(&source)?.get_with(&path, &question).await?;
+            if args.json {
+                print_json(&report);
+            } else {
+                print(&why::text(&report));
             }
             return Ok(0);
         }

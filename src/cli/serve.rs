@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use sd_notify::NotifyState;
 
 use super::{EX_CONFIG, EX_FAILURE, Failure, Global};
 use crate::config::{Env, Listen, Overrides};
 use crate::engine::desk::Desk;
+use crate::engine::eta::Summary;
+use crate::report::batches::queue_line;
 use crate::telemetry::chain;
 use crate::{daemon, telemetry};
 
@@ -50,11 +53,25 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     }
     tracing::info!(spool.dir = %spool_dir, "ready: drop job files into {spool_dir}/incoming");
     notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
-    stop.await?;
+    tokio::select! {
+        told = &mut stop => told?,
+        () = tell_queue(daemon.summary()) => {}
+    }
     tracing::info!("stopping: requests in flight are waited for");
     notify(&[NotifyState::Stopping]);
     daemon.stop().await;
     Ok(0)
+}
+
+/// Tells systemd of the queue whenever it was looked at.
+async fn tell_queue(mut summary: watch::Receiver<Option<Summary>>) {
+    while summary.changed().await.is_ok() {
+        let line = summary.borrow_and_update().as_ref().map(queue_line);
+        if let Some(line) = line {
+            notify(&[NotifyState::Status(&line)]);
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// A broken invariant in any task ends the daemon: better to stop, and to go on from the ledger at

@@ -14,6 +14,7 @@ impl Engine {
         if self.jobs.contains_key(&setup.id) {
             return;
         }
+        self.turned = true;
         let (id, tenant) = (setup.id, self.schedule.tenant(&setup.tenant));
         self.jobs.insert(id, Job::new(setup, tenant));
         self.line_up(id, now);
@@ -192,6 +193,7 @@ impl Engine {
 
     /// A batch is over and its results are durable.
     pub(super) fn closed(&mut self, batch: BatchId) {
+        self.turned = true;
         self.jobs.remove(&batch);
         self.schedule.remove(LineId(batch.0));
     }

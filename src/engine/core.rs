@@ -47,6 +47,8 @@ pub struct Engine {
     pub(super) key_memos: KeyMemos,
     /// Tokens to the byte, as learned.
     pub(super) ratios: Ratios,
+    /// Whether a batch has opened or ended since somebody asked.
+    pub(super) turned: bool,
     /// The wall clock minus the boot clock at the last step.
     pub(super) skew: Option<i64>,
 }
@@ -75,6 +77,7 @@ impl Engine {
             keeping: false,
             key_memos: KeyMemos::default(),
             ratios: Ratios::default(),
+            turned: false,
             skew: None,
         }
     }
@@ -96,6 +99,11 @@ impl Engine {
     #[must_use]
     pub fn wake(&self) -> Option<BootMs> {
         self.wake
+    }
+
+    /// Whether a batch has opened or ended since the last call.
+    pub(super) fn take_turned(&mut self) -> bool {
+        std::mem::take(&mut self.turned)
     }
 
     /// Attempts and lessons that are not written durably.

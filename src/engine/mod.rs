@@ -16,6 +16,7 @@ pub mod desk;
 pub(crate) mod dropped;
 mod endpoints;
 mod estimate;
+pub mod eta;
 pub mod export;
 pub(crate) mod import;
 pub mod intake;
@@ -33,6 +34,7 @@ mod state;
 mod supply;
 #[cfg(test)]
 mod tests;
+pub mod why;
 
 pub use core::Engine;
 pub use endpoints::Endpoints;

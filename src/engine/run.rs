@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::Engine;
 use super::endpoints::Endpoints;
+use super::eta::Board;
 use super::export;
 use super::keys::KeyView;
 use super::state::{BucketView, Effect, Event, Explained, ProjectView, Question, SendOrder};
@@ -42,6 +43,8 @@ pub struct Shell {
     pub bodies: BodyRetention,
     /// What happened, to the engine.
     pub events: mpsc::Sender<Event>,
+    /// Where what is expected of batches is kept.
+    pub board: Board,
 }
 
 /// A question to the running engine.
@@ -74,6 +77,9 @@ pub async fn run(
         let now = clock::now();
         for effect in engine.step(now, inbox.drain(..)) {
             shell.execute(effect);
+        }
+        if engine.take_turned() {
+            shell.board.ring();
         }
         let overdue = drain_until.is_some_and(|until| until <= now.boot);
         if drain_until.is_some() && (engine.unsettled() == 0 || overdue) {

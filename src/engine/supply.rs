@@ -162,7 +162,7 @@ impl Supply for Round<'_> {
 
 impl Engine {
     /// Until when a batch that is spread over its time waits with its next item.
-    fn spread(&mut self, batch: BatchId, now: Now) -> Option<BootMs> {
+    pub(super) fn spread(&mut self, batch: BatchId, now: Now) -> Option<BootMs> {
         let job = &self.jobs[&batch];
         let started = job.started.filter(|_| job.setup.spread)?;
         let bucket = job.setup.routes.first().map(|route| route.bucket)?;

@@ -5,8 +5,10 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::text::{escaped, thousands};
 use super::{next_second, seconds};
 use crate::config::prices::PicoUsd;
+use crate::engine::eta::{Eta, Summary};
 use crate::formats::{BatchPace, Priority};
 use crate::gate::units::UnixMs;
 use crate::store::Batch;
@@ -93,8 +95,45 @@ pub struct BatchOut {
     /// Why its next item waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When it is expected to be done; absent before the first forecast and when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<EtaOut>,
+    /// What holds it up by that forecast, or why it does not go at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binds: Option<String>,
+    /// By how many seconds it is expected to miss its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misses_deadline_by_s: Option<u64>,
     /// How often the same file was dropped again while it was open.
     pub dropped_again: u64,
+}
+
+/// When a batch is expected to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtaOut {
+    /// If answers come as they do; absent when that is not to be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<DateTime<Utc>>,
+    /// If they take twice as long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<DateTime<Utc>>,
+    /// Whether that lies beyond what was simulated.
+    pub extrapolated: bool,
+}
+
+/// The whole queue in a line, such as `12,345 prompts wait in 3 batches; next rpm at 12:03:07 UTC;
+/// done by Mon 14:10 UTC; 0 throttled`.
+#[must_use]
+pub fn queue_line(summary: &Summary) -> String {
+    let prompts = thousands(summary.prompts);
+    let mut line = format!("{prompts} prompts wait in {} batches", summary.batches);
+    if let Some((at, what)) = &summary.next {
+        line += &format!("; next {} at {}", escaped(what), at.to_utc().format("%H:%M:%S UTC"));
+    }
+    if let Some(done) = summary.done {
+        line += &format!("; done by {}", done.to_utc().format("%a %H:%M UTC"));
+    }
+    line + &format!("; {} throttled", summary.throttled)
 }
 
 /// What was put back: `POST /api/v1/batches/ID/retry`.
@@ -117,6 +156,21 @@ impl BatchesReport {
 }
 
 impl BatchOut {
+    /// The same with what is expected of it.
+    #[must_use]
+    pub fn with_eta(self, eta: Option<Eta>) -> Self {
+        let Some(eta) = eta else { return self };
+        let (low, high) = (eta.low.map(next_second), eta.high.map(next_second));
+        let extrapolated = eta.extrapolated;
+        let times = EtaOut { low, high, extrapolated };
+        Self {
+            eta: Some(times).filter(|eta| eta.low.is_some() || eta.high.is_some()),
+            binds: eta.binds,
+            misses_deadline_by_s: eta.misses_deadline_by_s,
+            ..self
+        }
+    }
+
     /// A batch as users see it: `wait` is until when and why its next item waits (see
     /// [`Engine::why`](crate::engine::Engine::why)), `results` where its results are, if they are
     /// there.
@@ -158,6 +212,9 @@ impl BatchOut {
             stopped: batch.stopped.clone(),
             waiting_until: until.map(next_second),
             reason,
+            eta: None,
+            binds: None,
+            misses_deadline_by_s: None,
             dropped_again: batch.dropped_again,
         }
     }

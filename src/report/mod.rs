@@ -6,6 +6,7 @@
 
 pub mod query;
 pub mod usage;
+pub mod why;
 
 pub mod batches;
 pub mod explain;

@@ -16,7 +16,7 @@ use crate::formats::{BatchOptions, BatchPace, Priority};
 use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, UnixMs};
 use crate::schedule::LineId;
-use crate::schedule::forecast::{Fate, Forecast, Phase, STARTS_MOST, Snapshot};
+use crate::schedule::forecast::{Forecast, Phase, STARTS_MOST, Snapshot};
 use crate::store::{QueuedItem, Reader, StoreError, TextWeight};
 
 /// Stretches that a report tells of each batch.
@@ -421,7 +421,7 @@ fn answer(
     names: &BTreeMap<BucketId, (String, String)>,
 ) -> PlanOut {
     let Asked { mut out, line, bucket, deadline } = asked;
-    let Band { low, high } = &forecasts.band;
+    let low = &forecasts.band.low;
     let pending = &forecasts.snapshot.lines[&line];
     for run in &pending.runs {
         let Some((_, need)) = run.needs.first() else { continue };
@@ -431,12 +431,11 @@ fn answer(
         out.cost_usd = out.cost_usd.map(|sum| sum.plus(spend));
     }
     let fate = low.lines.get(&line).cloned().unwrap_or_default();
-    let slow = high.lines.get(&line).cloned().unwrap_or_default();
-    let (first, last) = band(&fate, &slow);
+    let (first, last) = forecasts.band.finishes(line);
     out.starts_at = fate.first_start.map(seconds);
     out.finish_low = first.map(next_second);
     out.finish_high = last.map(next_second);
-    out.extrapolated = fate.extrapolated || slow.extrapolated;
+    out.extrapolated = forecasts.band.is_extrapolated(line);
     let alone = forecasts.alone.as_ref().and_then(|alone| alone.lines.get(&line)?.finish);
     out.finish_alone = alone.map(next_second);
     out.misses_deadline_by_s = missed_by_s(deadline, first);
@@ -455,16 +454,8 @@ fn answer(
     out
 }
 
-/// The earlier and the later of two forecasts' finishes.
-pub(super) fn band(fast: &Fate, slow: &Fate) -> (Option<UnixMs>, Option<UnixMs>) {
-    match (fast.finish, slow.finish) {
-        (Some(fast), Some(slow)) => (Some(fast.min(slow)), Some(fast.max(slow))),
-        (fast, slow) => (fast, slow),
-    }
-}
-
 /// By how many seconds a deadline is missed by a finish, if it is.
-pub(super) fn missed_by_s(deadline: Option<UnixMs>, finish: Option<UnixMs>) -> Option<u64> {
+fn missed_by_s(deadline: Option<UnixMs>, finish: Option<UnixMs>) -> Option<u64> {
     let late_ms = deadline?.until(finish?);
     (late_ms > 0).then(|| late_ms.div_ceil(1_000))
 }

@@ -10,7 +10,7 @@ use comfy_table::{
     presets,
 };
 
-use super::batches::{BatchOut, BatchesReport};
+use super::batches::{BatchOut, BatchesReport, EtaOut};
 use super::explain::amount;
 use super::limits::{BucketOut, BucketState, HistoryReport, LimitOut, LimitsReport, ProjectOut};
 use super::text::{escaped, thousands};
@@ -156,6 +156,7 @@ pub fn batches(report: &BatchesReport, style: Style) -> String {
         Head::Number("queued"),
         Head::Text("submitted_at"),
         Head::Text("waiting_until"),
+        Head::Text("done_by"),
     ];
     let mut grid = Grid::new(style, &heads);
     for batch in &report.batches {
@@ -177,6 +178,7 @@ pub fn batches(report: &BatchesReport, style: Style) -> String {
             Cell::new(thousands(batch.queued)),
             Cell::new(time(batch.submitted_at)),
             Cell::new(batch.waiting_until.map(time).unwrap_or_default()),
+            Cell::new(batch.eta.as_ref().and_then(|eta| eta.low).map(time).unwrap_or_default()),
         ]);
     }
     grid.render()
@@ -202,6 +204,14 @@ pub fn batch(batch: &BatchOut) -> String {
         ("paused", batch.paused.clone()),
         ("waiting_until", batch.waiting_until.map(time)),
         ("reason", batch.reason.clone()),
+        ("done_by", batch.eta.as_ref().and_then(eta_words)),
+        ("binds", batch.binds.clone()),
+        (
+            "late",
+            batch.misses_deadline_by_s.map(|late| {
+                humantime::format_duration(std::time::Duration::from_secs(late)).to_string()
+            }),
+        ),
         ("items", count(batch.items)),
         ("succeeded", count(batch.succeeded)),
         ("failed", count(batch.failed)),
@@ -225,6 +235,17 @@ pub fn batch(batch: &BatchOut) -> String {
         }
     }
     text
+}
+
+/// When a batch is expected to be done.
+fn eta_words(eta: &EtaOut) -> Option<String> {
+    let guess = if eta.extrapolated { " (extrapolated)" } else { "" };
+    match (eta.low, eta.high) {
+        (Some(low), Some(high)) if low < high => {
+            Some(format!("{} to {}{guess}", time(low), time(high)))
+        }
+        (low, high) => low.or(high).map(|at| time(at) + guess),
+    }
 }
 
 /// The counts of a usage row with their words, in the order of the report.

@@ -126,6 +126,22 @@ impl Schedule {
         self.sleeping.first().map(|(at, _)| *at)
     }
 
+    /// The lines that stand before another in a bucket; none when it is not in the order there.
+    #[must_use]
+    pub fn before(&self, id: LineId, bucket: BucketId) -> Vec<LineId> {
+        let Some(lane) = self.lanes.get(&bucket) else { return Vec::new() };
+        let lines: Vec<_> = lane.in_order().map(|(_, _, line)| line).collect();
+        let place = lines.iter().position(|line| *line == id);
+        place.map_or_else(Vec::new, |place| lines[..place].to_vec())
+    }
+
+    /// The class in which a line stands, with its age; none when it has nothing to offer now.
+    #[must_use]
+    pub fn level(&self, id: LineId) -> Option<u8> {
+        let standing = self.lines.get(&id)?;
+        (standing.rest == Rest::Awake).then_some(standing.level)
+    }
+
     /// When the order changes next by time alone: a line wakes, or is older.
     pub(super) fn next_turn(&self) -> Option<BootMs> {
         let next = [self.sleeping.first(), self.ages.first()];

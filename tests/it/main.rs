@@ -19,6 +19,7 @@ mod images;
 mod keys;
 mod learning;
 mod limits;
+mod plan;
 mod pools;
 mod refusals;
 mod startup;

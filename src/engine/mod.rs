@@ -2,12 +2,12 @@
 //!
 //! [`Engine::step`] decides and does no I/O; `run` executes what it decided and makes no choices.
 //! The files: `plan` starts what may go, by what `schedule` decides and `supply` tells it; `job` is
-//! a batch in work, `batches` what happens to it and `setup` what is known of it; `conclude` turns an answer into what is
-//! written, `estimate` says what a request weighs, `learn` what a 429 means, `keys` which key is
-//! next, and `desk` is where limits and keys are changed. `endpoints` says where requests go,
-//! `start` rebuilds the state from the ledger, `routes` says where a batch may go, `intake` turns
-//! dropped files into batches, `export` finished batches into results files, and `retry` failed
-//! items into a new file.
+//! a batch in work, `batches` what happens to it and `setup` what is known of it; `conclude` turns
+//! an answer into what is written, `estimate` says what a request weighs, `learn` what a 429 means,
+//! `keys` which key is next, and `desk` is where limits and keys are changed. `endpoints` says
+//! where requests go, `start` rebuilds the state from the ledger, `routes` says where a batch may
+//! go, `outlook` when it will be done, `intake` turns dropped files into batches, `export` finished
+//! batches into results files, and `retry` failed items into a new file.
 
 mod batches;
 mod conclude;

@@ -211,8 +211,8 @@ fn a_line_is_spread_over_the_time_that_it_has() {
     pending.spread = Some(Spread { deadline: after(4_000_000), started: None });
     let forecast = of(&world);
     let at: Vec<_> = forecast.starts.iter().map(|start| START.boot.until(start.at.boot)).collect();
-    assert_eq!(at, [0, 800_000, 1_600_000, 2_400_000, 3_200_000]);
-    assert_eq!(forecast.lines[&line].finish, after(3_200_000 + END_MS));
+    assert_eq!(at, [0, 666_666, 1_333_333, 2_000_000, 2_666_667]);
+    assert_eq!(forecast.lines[&line].finish, after(2_666_667 + END_MS));
 }
 
 /// How far the extrapolated finish is from the simulated one, in milliseconds, and how long the

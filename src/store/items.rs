@@ -272,7 +272,8 @@ pub(super) async fn queued(
         .collect()
 }
 
-/// How many items of a batch wait behind item `after`, and one that weighs what they do in the mean.
+/// How many items of a batch wait behind item `after`, and one that weighs what they do in the
+/// mean.
 pub(super) async fn queue_mean(
     pool: &SqlitePool,
     id: BatchId,

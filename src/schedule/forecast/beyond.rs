@@ -147,8 +147,8 @@ impl Seen<'_> {
         Rate { day_begins: end, shape }
     }
 
-    /// How much of the metric the day limits leave today and allow on other days, if the rest weighs
-    /// as what was started. None when some bucket has no such limit.
+    /// How much of the metric the day limits leave today and allow on other days, if the rest
+    /// weighs as what was started. None when some bucket has no such limit.
     fn day_caps(
         &self,
         gate: &mut Gate,

@@ -7,6 +7,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tidegate::calendar::QuotaDay;
 use tidegate::gate::admit::{BucketId, Gate};
@@ -18,30 +19,48 @@ use tidegate::schedule::forecast::{
 };
 use tidegate::schedule::{Line, LineId, Route, Schedule};
 
-use support::{now, row};
+use support::{now, percentile, rate, ratio, row};
 
 const START: Now = Now { boot: BootMs(1_000_000), wall: UnixMs(1_800_000_000_000) };
 
+const RUNS: usize = 5;
+
 fn main() {
-    measure("10,000 prompts of one batch, 60 rpm and 250k tpm", snapshot(1, 1, 10_000, 60));
-    measure("50,000 prompts of one batch, 60 rpm and 250k tpm", snapshot(1, 1, 50_000, 60));
-    measure("50,000 prompts of one batch, 1,000 rpm", snapshot(1, 1, 50_000, 1_000));
-    measure("50,000 prompts of 100 batches, 60 rpm", snapshot(1, 100, 500, 60));
-    measure("50,000 prompts of 100 batches on 20 buckets, 60 rpm", snapshot(20, 100, 500, 60));
+    let one = median(&snapshot(1, 1, 50_000, 60));
+    measure("10,000 prompts of one batch, 60 rpm and 250k tpm", &snapshot(1, 1, 10_000, 60), one);
+    measure("50,000 prompts of one batch, 60 rpm and 250k tpm", &snapshot(1, 1, 50_000, 60), one);
+    measure("50,000 prompts of one batch, 1,000 rpm", &snapshot(1, 1, 50_000, 1_000), one);
+    measure("50,000 prompts of 100 batches, 60 rpm", &snapshot(1, 100, 500, 60), one);
+    measure("the same on 20 buckets", &snapshot(20, 100, 500, 60), one);
 }
 
-fn measure(what: &str, snapshot: Snapshot) {
-    let items: u64 =
-        snapshot.lines.values().flat_map(|pending| &pending.runs).map(|run| run.count).sum();
-    let begun = now();
-    let forecast = Forecast::of(snapshot, STARTS_MOST);
-    let took = begun.elapsed();
-    let last = forecast.lines.values().filter_map(|fate| fate.finish).max();
-    let hours = START.wall.until(last.unwrap_or(START.wall)) / 3_600_000;
+/// Nanoseconds of one forecast.
+fn median(snapshot: &Snapshot) -> u64 {
+    let mut times: Vec<u64> = (0..RUNS)
+        .map(|_| {
+            let snapshot = snapshot.clone();
+            let begun = now();
+            let forecast = Forecast::of(snapshot, STARTS_MOST);
+            let took = begun.elapsed();
+            drop(forecast);
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+        })
+        .collect();
+    percentile(&mut times, 50)
+}
+
+fn measure(what: &str, snapshot: &Snapshot, one: u64) {
+    let items: u64 = snapshot.lines.values().map(Pending::prompts).sum();
+    let took = median(snapshot);
+    let starts = Forecast::of(snapshot.clone(), STARTS_MOST).starts.len();
+    let a_second = rate(u64::try_from(starts).unwrap_or(0), Duration::from_nanos(took));
     row(
         what,
-        &format!("{} ms", took.as_millis()),
-        &format!("{} of {items} starts simulated, {hours} h; goal 2 s", forecast.starts.len()),
+        &format!("{} ms, {a_second} starts/s", took / 1_000_000),
+        &format!(
+            "{starts} of {items} starts simulated; goal 2 s; one batch of 50,000: {}",
+            ratio(took, one)
+        ),
     );
 }
 

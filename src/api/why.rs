@@ -67,19 +67,18 @@ pub(super) async fn batch_why(
 impl Api {
     /// An item of a batch by the number of its line or by its key, if it still waits.
     async fn item(&self, batch: &Batch, named: &str) -> Answer<QueuedItem> {
-        let line = match named.parse::<u32>() {
-            Ok(line) => Some(line),
-            Err(_) => {
-                let path = self.inner.spool.input_path(&batch.work);
-                let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-                let key = named.to_owned();
-                let find = move || line_with(path, dialect, &key);
-                let found = tokio::task::spawn_blocking(find).await.map_err(|_| stopping())?;
-                found.map_err(|error| {
-                    let detail = format!("cannot read the accepted file: {error}");
-                    Problem::new(StatusCode::GONE, detail)
-                })?
-            }
+        let line = if let Ok(line) = named.parse::<u32>() {
+            Some(line)
+        } else {
+            let path = self.inner.spool.input_path(&batch.work);
+            let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
+            let key = named.to_owned();
+            let find = move || line_with(path, dialect, &key);
+            let found = tokio::task::spawn_blocking(find).await.map_err(|_| stopping())?;
+            found.map_err(|error| {
+                let detail = format!("cannot read the accepted file: {error}");
+                Problem::new(StatusCode::GONE, detail)
+            })?
         };
         let item = match line {
             Some(line) => {

@@ -117,14 +117,13 @@ impl Engine {
             return Err(format!("project {name}: {reason}"));
         }
         let known = self.projects.iter().find(|(_, known)| known.name == *name);
-        let id = match known {
-            Some((id, _)) => *id,
-            None => {
-                let id = self.projects.keys().max().map_or(1, |last| last + 1);
-                let new = Project::new(project, None).map_err(|error| error.to_string())?;
-                self.projects.insert(id, new);
-                id
-            }
+        let id = if let Some((id, _)) = known {
+            *id
+        } else {
+            let id = self.projects.keys().max().map_or(1, |last| last + 1);
+            let new = Project::new(project, None).map_err(|error| error.to_string())?;
+            self.projects.insert(id, new);
+            id
         };
         let group = project.quota_group(model).to_owned();
         let lane = self.lanes.iter().find(|(_, lane)| {

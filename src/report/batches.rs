@@ -126,14 +126,17 @@ pub struct EtaOut {
 #[must_use]
 pub fn queue_line(summary: &Summary) -> String {
     let prompts = thousands(summary.prompts);
-    let mut line = format!("{prompts} prompts wait in {} batches", summary.batches);
-    if let Some((at, what)) = &summary.next {
-        line += &format!("; next {} at {}", escaped(what), at.to_utc().format("%H:%M:%S UTC"));
-    }
-    if let Some(done) = summary.done {
-        line += &format!("; done by {}", done.to_utc().format("%a %H:%M UTC"));
-    }
-    line + &format!("; {} throttled", summary.throttled)
+    let next = summary.next.as_ref().map(|(at, what)| {
+        format!("next {} at {}", escaped(what), at.to_utc().format("%H:%M:%S UTC"))
+    });
+    let done = summary.done.map(|at| format!("done by {}", at.to_utc().format("%a %H:%M UTC")));
+    let parts = [
+        Some(format!("{prompts} prompts wait in {} batches", summary.batches)),
+        next,
+        done,
+        Some(format!("{} throttled", summary.throttled)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// What was put back: `POST /api/v1/batches/ID/retry`.

@@ -1,5 +1,5 @@
 //! When will it be done? The same [`Schedule::tick`] on a virtual clock, over copies of the gate
-//! and the schedule (design/quota-rules.md, section 7).
+//! and the schedule (`docs/forecast.md`).
 //!
 //! The clock goes from event to event: a request starts, is bounded, ends; a wait is over. Where
 //! weights and delays are exact the forecast is exact, event for event. Past a number of starts the

@@ -77,7 +77,7 @@ fn of(snapshot: &Snapshot) -> Forecast {
 }
 
 fn after(ms: u64) -> Option<UnixMs> {
-    Some(START.wall.plus(ms))
+    START.wall.0.checked_add_unsigned(ms).map(UnixMs)
 }
 
 #[test]

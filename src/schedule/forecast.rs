@@ -262,7 +262,7 @@ fn run(world: &mut World, schedule: &mut Schedule, groups: &Groups, starts_most:
     for _ in 0..STEPS_MOST {
         let now = world.now;
         world.happen(&mut stirred);
-        if schedule.next_turn().is_some_and(|at| at <= now.boot) {
+        if schedule.next_change().is_some_and(|at| at <= now.boot) {
             schedule.pass_time(now.boot);
             stirred.extend(groups.keys());
         }

@@ -120,10 +120,11 @@ impl Schedule {
         }
     }
 
-    /// When a line wakes next.
+    /// When a line wakes or ages next.
     #[must_use]
     pub fn next_change(&self) -> Option<BootMs> {
-        self.sleeping.first().map(|(at, _)| *at)
+        let next = [self.sleeping.first(), self.ages.first()];
+        next.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// The lines that stand before another in a bucket; none when it is not in the order there.
@@ -140,12 +141,6 @@ impl Schedule {
     pub fn level(&self, id: LineId) -> Option<u8> {
         let standing = self.lines.get(&id)?;
         (standing.rest == Rest::Awake).then_some(standing.level)
-    }
-
-    /// When the order changes next by time alone: a line wakes, or is older.
-    pub(super) fn next_turn(&self) -> Option<BootMs> {
-        let next = [self.sleeping.first(), self.ages.first()];
-        next.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// Notes that something of a line goes: it is being served.

@@ -18,6 +18,7 @@ mod naive;
 mod oracle;
 mod run;
 mod safe;
+mod schedule;
 mod shared;
 mod table;
 mod world;

@@ -7,6 +7,8 @@ use super::super::usage::*;
 use super::super::{csv, seconds};
 use super::{at, day, shapes};
 use crate::config::prices::PicoUsd;
+use crate::engine::eta::{Eta, Summary};
+use crate::report::batches::queue_line;
 
 const PLAIN: Style = Style { color: false, width: None };
 
@@ -103,11 +105,18 @@ paid: key main is set aside: API key not valid
 #[test]
 fn batches_as_a_table() {
     let wait = (at("2026-11-22T19:00:07.001Z"), "rpm: needs 1, 0 of 15 free".to_owned());
-    let out = BatchOut::new(&shapes::batch(), Some(wait), None);
+    let eta = Eta {
+        low: Some(at("2026-11-22T19:30:00Z")),
+        high: Some(at("2026-11-22T19:30:04.2Z")),
+        extrapolated: true,
+        binds: Some("rpm".to_owned()),
+        misses_deadline_by_s: Some(90),
+    };
+    let out = BatchOut::new(&shapes::batch(), Some(wait), None).with_eta(Some(eta));
     let report = BatchesReport::new(vec![out.clone()], at("2026-11-22T19:00:00Z"));
     insta::assert_snapshot!(table::batches(&report, PLAIN), @r#"
-id                                    name    project  model             state  items  succeeded  failed  queued  submitted at          waiting until
-01930000-0000-7000-8000-000000000001  jobs.2  demo     gemini-2.0-flash  open   1,234      1,000      30     200  2026-11-22T18:00:00Z  2026-11-22T19:00:08Z
+id                                    name    project  model             state  items  succeeded  failed  queued  submitted at          waiting until         done by
+01930000-0000-7000-8000-000000000001  jobs.2  demo     gemini-2.0-flash  open   1,234      1,000      30     200  2026-11-22T18:00:00Z  2026-11-22T19:00:08Z  2026-11-22T19:30:00Z
 "#);
     insta::assert_snapshot!(table::batch(&out), @r#"
 id             01930000-0000-7000-8000-000000000001
@@ -120,6 +129,9 @@ priority       high
 state          open
 waiting_until  2026-11-22T19:00:08Z
 reason         rpm: needs 1, 0 of 15 free
+done_by        2026-11-22T19:30:00Z to 2026-11-22T19:30:05Z (extrapolated)
+binds          rpm
+late           1m 30s
 items          1,234
 succeeded      1,000
 failed         30
@@ -130,6 +142,20 @@ submitted_at   2026-11-22T18:00:00Z
 "#);
     let none = BatchesReport { batches: Vec::new(), ..report };
     assert_eq!(table::batches(&none, PLAIN), "no batch\n");
+}
+
+#[test]
+fn the_queue_in_a_line() {
+    let summary = Summary {
+        prompts: 12_345,
+        batches: 3,
+        next: Some((at("2026-11-23T12:03:07Z"), "rpm".to_owned())),
+        done: Some(at("2026-11-23T14:10:00Z")),
+        throttled: 0,
+    };
+    let line = "12,345 prompts wait in 3 batches; next rpm at 12:03:07 UTC; done by Mon 14:10 UTC; \
+        0 throttled";
+    assert_eq!(queue_line(&summary), line);
 }
 
 #[test]

@@ -28,10 +28,10 @@ impl Engine {
             Round { engine: self, reservations: Vec::new(), effects, spent: Vec::new() };
         for id in lanes {
             let waiting = schedule.tick(id, now, &mut round);
-            let wait = waiting.map(|waiting| (waiting.until, waiting.reason));
-            if let Some((until, _)) = &wait {
-                round.engine.wake_at(*until);
+            if let Some(waiting) = &waiting {
+                round.engine.wake_at(waiting.again);
             }
+            let wait = waiting.map(|waiting| (waiting.until, waiting.reason));
             round.engine.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
         }
         let Round { reservations, spent, .. } = round;

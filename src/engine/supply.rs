@@ -110,7 +110,7 @@ impl Supply for Round<'_> {
 
     fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting> {
         let (until, reason) = self.engine.hindrance(bucket, now)?;
-        Some(Waiting { until, reason })
+        Some(Waiting::until(until, reason))
     }
 
     fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Beside, now: Now) -> Verdict {
@@ -119,6 +119,10 @@ impl Supply for Round<'_> {
 
     fn share(&self, bucket: BucketId, need: &Weights) -> u128 {
         self.engine.gate.dominant_share(bucket, need)
+    }
+
+    fn next_end(&self, bucket: BucketId, now: Now) -> Option<BootMs> {
+        self.engine.gate.next_end(bucket, now)
     }
 
     fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64 {

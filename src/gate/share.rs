@@ -3,7 +3,7 @@
 use super::admit::{BucketId, Gate, Open};
 use super::limits::{Limit, Window};
 use super::spaces::Spaces;
-use super::units::{Metric, Now, UnixMs, Weights};
+use super::units::{BootMs, Metric, Now, UnixMs, Weights};
 use super::verdict::{Ask, Beside};
 use super::window::AttemptId;
 
@@ -88,6 +88,16 @@ impl Gate {
             least = least.min(ppm);
         });
         least
+    }
+
+    /// When the next part of any window frees in which requests of a bucket count, as far as known:
+    /// until then what does not fit does not fit.
+    #[must_use]
+    pub fn next_end(&self, bucket: BucketId, now: Now) -> Option<BootMs> {
+        let bucket = self.buckets.get(&self.root(bucket))?;
+        let shared = self.owners.get(&bucket.project).and_then(|owner| owner.shared.as_ref());
+        let all = std::iter::once(&bucket.spaces).chain(shared);
+        all.filter_map(|spaces| spaces.all.next_end(now)).min()
     }
 
     /// How much of the quota day is left, in millionths of it; at least one.

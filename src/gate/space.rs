@@ -385,6 +385,11 @@ impl Space {
         }
     }
 
+    /// When the next part of any rolling window leaves.
+    pub(super) fn next_end(&self, now: Now) -> Option<BootMs> {
+        self.books.iter().filter_map(|book| book.next_end(now)).min()
+    }
+
     /// The longest window in which time is counted.
     pub(super) fn longest_window_ms(&self) -> u64 {
         let rolling = |meter: &Meter| match meter.limit.window {

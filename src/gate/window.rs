@@ -184,6 +184,11 @@ impl Occupancy {
         if freed.saturating_add(ending) < excess { all.plus(self.window_ms.max(1)) } else { all }
     }
 
+    /// When the next part leaves after `now`, if of any the end is known.
+    pub(super) fn next_end(&self, now: Now) -> Option<BootMs> {
+        self.closing.keys().map(|(at, _)| *at).find(|at| *at > now.boot)
+    }
+
     /// What leaves, when and how much, in order; what weighs nothing in `metric` is left out.
     pub(super) fn leaving(
         &self,

@@ -273,7 +273,7 @@ fn run(world: &mut World, schedule: &mut Schedule, groups: &Groups, starts_most:
         stirred.clear();
         for bucket in world.in_turn(together) {
             let waiting = world.tick(bucket, schedule);
-            waits.insert(bucket, waiting.map_or(FAR, |waiting| waiting.until));
+            waits.insert(bucket, waiting.map_or(FAR, |waiting| waiting.again));
         }
         if world.is_done() {
             return false;

@@ -96,7 +96,7 @@ impl Schedule {
                     continue;
                 }
                 Readiness::Waits(until, reason) => {
-                    offers.stops.get_or_insert(Waiting { until, reason });
+                    offers.stops.get_or_insert(Waiting::until(until, reason));
                     continue;
                 }
             };

@@ -81,6 +81,9 @@ pub trait Supply {
     /// What part of a bucket's quota this is.
     fn share(&self, bucket: BucketId, need: &Weights) -> u128;
 
+    /// When something next frees in a bucket, as far as that is known.
+    fn next_end(&self, bucket: BucketId, now: Now) -> Option<BootMs>;
+
     /// What is left of a bucket beside this, in millionths.
     fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64;
 
@@ -109,6 +112,16 @@ pub struct Waiting {
     pub until: BootMs,
     /// In words.
     pub reason: String,
+    /// When to look again, for others that may go past it; at the latest then.
+    pub again: BootMs,
+}
+
+impl Waiting {
+    /// A wait in which nothing changes.
+    #[must_use]
+    pub fn until(until: BootMs, reason: String) -> Self {
+        Self { until, reason, again: until }
+    }
 }
 
 /// Who waits for room and keeps its place.
@@ -159,8 +172,9 @@ impl Schedule {
                     let mut backfill =
                         Backfill { bucket, head: need, until, item: item.id, staying };
                     let hindered = self.backfill(&mut backfill, now, supply);
-                    return hindered
-                        .or(Some(Waiting { until: wait.until, reason: wait.because.to_string() }));
+                    let again = supply.next_end(bucket, now).unwrap_or(wait.until).min(wait.until);
+                    let reason = wait.because.to_string();
+                    return hindered.or(Some(Waiting { until: wait.until, reason, again }));
                 }
             }
         }
@@ -281,7 +295,7 @@ impl Schedule {
                 Tried::First(First::Head(line, item, need, wait))
             }
             Placement::Waits { wait, .. } => {
-                Tried::Elsewhere(Waiting { until: wait.until, reason: wait.because.to_string() })
+                Tried::Elsewhere(Waiting::until(wait.until, wait.because.to_string()))
             }
             Placement::Stops(waiting) => Tried::First(First::Stop(Some(waiting))),
             Placement::Unknown => Tried::NextLine,

@@ -380,7 +380,7 @@ impl Supply for World {
     }
 
     fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting> {
-        let wait = |until, reason: &str| Some(Waiting { until, reason: reason.to_owned() });
+        let wait = |until, reason: &str| Some(Waiting::until(until, reason.to_owned()));
         let event = self.next_event().unwrap_or(FAR);
         let (place, count) = self.places.get(&bucket)?;
         if let Some((until, reason)) = &place.held
@@ -417,6 +417,10 @@ impl Supply for World {
 
     fn share(&self, bucket: BucketId, need: &Weights) -> u128 {
         self.gate.dominant_share(bucket, need)
+    }
+
+    fn next_end(&self, bucket: BucketId, now: Now) -> Option<BootMs> {
+        self.gate.next_end(bucket, now)
     }
 
     fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64 {

@@ -247,7 +247,7 @@ impl World {
                 let waits = buckets
                     .into_iter()
                     .filter_map(|bucket| self.schedule.tick(bucket, now, &mut self.state));
-                waits.map(|waiting| waiting.until).min()
+                waits.map(|waiting| waiting.again).min()
             }
             Policy::Fifo | Policy::FirstFit | Policy::SmallestFirst => self.state.naive(),
         }
@@ -406,6 +406,10 @@ impl Supply for State {
             | Policy::FirstFit
             | Policy::SmallestFirst => self.gate.dominant_share(bucket, need),
         }
+    }
+
+    fn next_end(&self, bucket: BucketId, now: Now) -> Option<BootMs> {
+        self.gate.next_end(bucket, now)
     }
 
     fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64 {

@@ -60,9 +60,14 @@ pub(super) enum Rest {
     Dormant,
 }
 
+/// Smaller ones come first.
+pub(super) type Place = (bool, UnixMs, LineId);
+
 impl Standing {
-    pub(super) fn place(&self, id: LineId) -> (UnixMs, LineId) {
-        (self.line.deadline.unwrap_or(UnixMs(i64::MAX)), id)
+    /// Its place among the lines of its tenant and level. What has aged comes first: else it would
+    /// wait for all that was submitted before it, however much that is.
+    pub(super) fn place(&self, id: LineId) -> Place {
+        (self.level == self.line.class, self.line.deadline.unwrap_or(UnixMs(i64::MAX)), id)
     }
 
     /// When it counts as one class better.

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fair::{Counters, Service, TenantId};
-use super::line::{Line, LineId, Rest, Standing};
+use super::line::{Line, LineId, Place, Rest, Standing};
 use super::tick::Head;
 use crate::gate::admit::BucketId;
-use crate::gate::units::{BootMs, UnixMs};
+use crate::gate::units::BootMs;
 
 /// Who goes next in every bucket.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Schedule {
     sleeping: BTreeSet<(BootMs, LineId)>,
     names: BTreeMap<String, TenantId>,
     weights: BTreeMap<TenantId, u32>,
+    /// Where the gate makes way for a head that was taken out.
+    pub(super) loosened: BTreeSet<BucketId>,
 }
 
 /// The order of one bucket.
@@ -27,7 +29,7 @@ pub struct Schedule {
 pub(super) struct Lane {
     /// Lines that may have something to offer, by level and tenant: the earliest deadline first,
     /// then who came first.
-    groups: BTreeMap<(u8, TenantId), BTreeSet<(UnixMs, LineId)>>,
+    groups: BTreeMap<(u8, TenantId), BTreeSet<Place>>,
     /// The tenants of each level, least served first.
     turns: BTreeSet<(u8, Service, TenantId)>,
     /// Lines of each tenant in `groups`.
@@ -76,9 +78,11 @@ impl Schedule {
         let Some(standing) = self.withdraw(id) else { return };
         self.lines.remove(&id);
         for route in &standing.line.routes {
-            if let Some(lane) = self.lanes.get_mut(&route.bucket) {
-                lane.heads.retain(|_, head| head.line != id);
+            let Some(lane) = self.lanes.get_mut(&route.bucket) else { continue };
+            if lane.heads.values().any(|head| head.line == id && head.firm) {
+                self.loosened.insert(route.bucket);
             }
+            lane.heads.retain(|_, head| head.line != id);
         }
     }
 
@@ -110,8 +114,12 @@ impl Schedule {
         while let Some(&(at, id)) = self.sleeping.first()
             && at <= now
         {
-            self.sleeping.pop_first();
-            self.rouse(id);
+            self.withdraw(id);
+            let standing = self.lines.get_mut(&id).expect("a line that sleeps is known");
+            // It could not be served before.
+            standing.since = standing.since.max(at);
+            standing.level = standing.line.class;
+            self.enter(id, Rest::Awake);
         }
         while let Some(&(at, id)) = self.ages.first()
             && at <= now
@@ -301,15 +309,23 @@ fn buckets(line: &Line) -> BTreeSet<BucketId> {
 impl Lane {
     /// Every line that may have something to offer, in order, with its level and tenant.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (u8, TenantId, LineId)> + '_ {
-        self.turns.iter().flat_map(|(level, _, tenant)| {
-            let group = self.groups.get(&(*level, *tenant)).into_iter().flatten();
-            group.map(|(_, id)| (*level, *tenant, *id))
+        self.few_in_order(usize::MAX)
+    }
+
+    /// The same, with so many lines at most of each tenant at a level.
+    pub(super) fn few_in_order(
+        &self,
+        most: usize,
+    ) -> impl Iterator<Item = (u8, TenantId, LineId)> + '_ {
+        self.turns.iter().flat_map(move |(level, _, tenant)| {
+            let group = self.groups.get(&(*level, *tenant)).into_iter().flatten().take(most);
+            group.map(|(.., id)| (*level, *tenant, *id))
         })
     }
 
-    /// The line at a place of the order, counted from 0.
-    pub(super) fn nth(&self, place: usize) -> Option<LineId> {
-        self.in_order().nth(place).map(|(_, _, id)| id)
+    /// The line at a place of the order, counted from 0, with its level.
+    pub(super) fn nth(&self, place: usize) -> Option<(u8, LineId)> {
+        self.in_order().nth(place).map(|(level, _, id)| (level, id))
     }
 
     fn join(&mut self, id: LineId, standing: &Standing) {

@@ -15,8 +15,10 @@ pub(super) enum Placement {
     Waits { route: Route, need: Weights, wait: Wait },
     /// No route lets it through, ever.
     Never(String),
-    /// It waits for something besides quota.
+    /// It waits for something besides quota, and whoever comes after it too.
     Stops(Waiting),
+    /// It waits for something besides quota that keeps another bucket.
+    Away(Waiting),
     /// What it needs is not known yet.
     Unknown,
     /// It is not to go now, and others of its line may.
@@ -32,6 +34,10 @@ struct Offers {
     soonest: Option<(Route, Weights, Wait)>,
     never: Option<String>,
     stops: Option<Waiting>,
+    /// Another bucket is hindered.
+    away: Option<Waiting>,
+    /// It is somebody else's turn where it would fit.
+    turn: bool,
     unknown: bool,
     not_now: bool,
 }
@@ -57,13 +63,10 @@ impl Schedule {
             standing.line.routes.iter().filter(allowed).copied().collect::<Vec<_>>()
         });
         let offers = self.offers(bucket, line, item, &first, now, supply);
-        let far = |wait: &Wait| now.boot.until(wait.until) > standing.line.patience_ms;
-        let hopeless = offers.best.is_none() && offers.soonest.as_ref().is_none_or(|it| far(&it.2));
-        if !hopeless || offers.unknown || offers.not_now || fallback.is_empty() {
+        if fallback.is_empty() || offers.is_near(now, standing.line.patience_ms) {
             return offers.placement();
         }
-        let others = self.offers(bucket, line, item, &fallback, now, supply);
-        if others.best.is_some() || offers.soonest.is_none() { others } else { offers }.placement()
+        offers.or(self.offers(bucket, line, item, &fallback, now, supply)).placement()
     }
 
     fn offers(
@@ -78,11 +81,11 @@ impl Schedule {
         let mut offers = Offers::default();
         for route in routes {
             // Somebody else's turn there.
-            let is_first = route.bucket == bucket || self.first(route.bucket) == Some(line);
+            let is_first = route.bucket == bucket || self.is_turn(route.bucket, line, item.id);
             if route.bucket != bucket
                 && let Some(waiting) = supply.hindrance(route.bucket, now)
             {
-                offers.stops.get_or_insert(waiting);
+                offers.away.get_or_insert(waiting);
                 continue;
             }
             let need = match supply.ready(line, item, route, now) {
@@ -111,7 +114,7 @@ impl Schedule {
                         offers.best = Some((room, *route, need));
                     }
                 }
-                Verdict::Fits => {}
+                Verdict::Fits => offers.turn = true,
                 Verdict::Wait(wait) => {
                     let soonest = &mut offers.soonest;
                     if soonest.as_ref().is_none_or(|(.., known)| wait.until < known.until) {
@@ -128,14 +131,45 @@ impl Schedule {
 }
 
 impl Offers {
+    /// Whether one of them may come to something within so many milliseconds.
+    fn is_near(&self, now: Now, patience_ms: u64) -> bool {
+        let waits = self.soonest.as_ref().map(|(.., wait)| wait.until);
+        let hindered = [&self.stops, &self.away].into_iter().flatten().map(|it| it.until);
+        let near = |until| now.boot.until(until) <= patience_ms;
+        let later = self.unknown || self.not_now || self.turn;
+        self.best.is_some() || later || waits.into_iter().chain(hindered).any(near)
+    }
+
+    /// These and others, of which those that come to something first count.
+    fn or(self, others: Self) -> Self {
+        let [own, other] =
+            [&self.soonest, &others.soonest].map(|it| it.as_ref().map(|it| it.2.until));
+        let own_first = other.is_none_or(|other| own.is_some_and(|own| own <= other));
+        Self {
+            best: self.best.or(others.best),
+            soonest: if own_first { self.soonest } else { others.soonest },
+            never: self.never.or(others.never),
+            stops: self.stops.or(others.stops),
+            away: self.away.or(others.away),
+            turn: self.turn || others.turn,
+            unknown: self.unknown || others.unknown,
+            not_now: self.not_now || others.not_now,
+        }
+    }
+
     fn placement(self) -> Placement {
-        match (self.best, self.soonest, self.stops, self.never) {
-            (Some((_, route, need)), ..) => Placement::Fits(route, need),
-            (None, Some((route, need, wait)), ..) => Placement::Waits { route, need, wait },
-            (None, None, Some(waiting), _) => Placement::Stops(waiting),
-            (None, None, None, _) if self.not_now => Placement::NotNow,
-            (None, None, None, Some(never)) if !self.unknown => Placement::Never(never),
-            (None, None, None, _) => Placement::Unknown,
+        if let Some((_, route, need)) = self.best {
+            return Placement::Fits(route, need);
+        }
+        if let Some((route, need, wait)) = self.soonest {
+            return Placement::Waits { route, need, wait };
+        }
+        match (self.stops, self.away, self.never) {
+            (Some(waiting), ..) => Placement::Stops(waiting),
+            (None, Some(waiting), _) => Placement::Away(waiting),
+            (None, None, _) if self.not_now => Placement::NotNow,
+            (None, None, Some(never)) if !self.unknown && !self.turn => Placement::Never(never),
+            (None, None, _) => Placement::Unknown,
         }
     }
 }

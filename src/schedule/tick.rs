@@ -1,6 +1,8 @@
 //! One tick of a bucket: start what may go, keep the head's place, let others past it where that
 //! costs it nothing (EASY backfill, design/quota-rules.md, 6.2).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::fair::TenantId;
 use super::line::{LineId, Route};
 use super::order::Schedule;
@@ -158,6 +160,9 @@ impl Schedule {
         now: Now,
         supply: &mut impl Supply,
     ) -> Option<Waiting> {
+        if self.loosened.remove(&bucket) {
+            supply.set_firm(bucket, None);
+        }
         loop {
             if let Some(waiting) = supply.hindrance(bucket, now) {
                 return self.first(bucket).map(|_| waiting);
@@ -189,14 +194,20 @@ impl Schedule {
     /// Looks at the first of the order: a head that waits already, or else the first that is here
     /// at all.
     fn first_of(&mut self, bucket: BucketId, now: Now, supply: &mut impl Supply) -> First {
-        if let Some(first) = self.waiting_head(bucket, now, supply) {
-            return first;
-        }
         let mut elsewhere: Option<Waiting> = None;
         let mut place = 0;
-        while place < LINES_LOOKED_AT
-            && let Some(line) = self.lanes.get(&bucket).and_then(|lane| lane.nth(place))
-        {
+        loop {
+            let lane = self.lanes.get(&bucket);
+            let next = lane.filter(|_| place < LINES_LOOKED_AT).and_then(|lane| lane.nth(place));
+            // It keeps its place, unless a better class comes before it.
+            let kept = self.head_level(bucket);
+            if kept.is_some_and(|kept| next.is_none_or(|(level, _)| kept <= level)) {
+                if let Some(first) = self.waiting_head(bucket, now, supply) {
+                    return first;
+                }
+                continue;
+            }
+            let Some((_, line)) = next else { break };
             match self.first_of_line(bucket, line, now, supply) {
                 Tried::First(first) => return first,
                 Tried::Next | Tried::NextLine => place += 1,
@@ -220,6 +231,7 @@ impl Schedule {
     ) -> Tried {
         for nth in 0.. {
             match supply.peek(line, nth, now) {
+                Peek::Item(item) if !self.may_take(line, item, bucket) => {}
                 Peek::Item(item) => match self.try_first(bucket, line, item, now, supply) {
                     Tried::Next => {}
                     tried @ (Tried::First(_)
@@ -242,35 +254,58 @@ impl Schedule {
         Tried::Next
     }
 
-    /// The head that waits already, unless a better class has come.
+    /// The head that waits already. `None` when it does not any more: it lost its place.
     fn waiting_head(
         &mut self,
         bucket: BucketId,
         now: Now,
         supply: &mut impl Supply,
     ) -> Option<First> {
-        loop {
-            let order = self.lanes.get(&bucket)?;
-            let (&level, head) = order.heads.first_key_value()?;
-            if order.in_order().next().is_some_and(|(first, ..)| first < level) {
-                return None;
+        let (&level, head) = self.lanes.get(&bucket)?.heads.first_key_value()?;
+        let (line, id) = (head.line, head.item);
+        // What came back to its place before it is first again.
+        if let Peek::Item(earlier) = supply.peek(line, 0, now)
+            && earlier.id < id
+            && let Tried::First(first) = self.try_first(bucket, line, earlier, now, supply)
+        {
+            if matches!(first, First::Head(..)) {
+                let waiting = self.lanes.entry(bucket).or_default();
+                waiting.heads.entry(level).and_modify(|head| head.item = earlier.id);
             }
-            let (line, mut id) = (head.line, head.item);
-            // What came back to its place before it is first again.
-            if let Peek::Item(earlier) = supply.peek(line, 0, now)
-                && earlier.id < id
-            {
-                id = earlier.id;
-                let order = self.lanes.entry(bucket).or_default();
-                order.heads.entry(level).and_modify(|head| head.item = id);
-            }
-            if let Some(item) = supply.find(line, id, now)
-                && let Tried::First(first) = self.try_first(bucket, line, item, now, supply)
-            {
-                return Some(first);
-            }
-            self.release(bucket, level, supply);
+            return Some(first);
         }
+        if let Some(item) = supply.find(line, id, now)
+            && let Tried::First(first) = self.try_first(bucket, line, item, now, supply)
+        {
+            return Some(first);
+        }
+        self.release(bucket, level, supply);
+        None
+    }
+
+    /// How good the class is of who waits in a bucket and keeps its place.
+    fn head_level(&self, bucket: BucketId) -> Option<u8> {
+        let (level, head) = self.lanes.get(&bucket)?.heads.first_key_value()?;
+        let aged = self.lines.get(&head.line).map_or(*level, |standing| standing.level);
+        Some(aged.min(*level))
+    }
+
+    /// Whether it is the turn of a prompt in a bucket: who keeps its place there goes first.
+    pub(super) fn is_turn(&self, bucket: BucketId, line: LineId, item: i64) -> bool {
+        let next = self.lanes.get(&bucket).and_then(|lane| lane.nth(0));
+        let kept = self.head_level(bucket);
+        if kept.is_some_and(|kept| next.is_none_or(|(level, _)| kept <= level)) {
+            return self.head(bucket).is_some_and(|head| (head.line, head.item) == (line, item));
+        }
+        next.is_some_and(|(_, first)| first == line)
+    }
+
+    /// Whether a prompt of a line may go to a bucket at all.
+    fn may_take(&self, line: LineId, item: Item, bucket: BucketId) -> bool {
+        let Some(project) = item.pinned else { return true };
+        let routes = self.lines.get(&line).map(|standing| &standing.line.routes);
+        let fits = |route: &Route| route.bucket == bucket && route.project == project;
+        routes.is_some_and(|routes| routes.iter().any(fits))
     }
 
     fn try_first(
@@ -298,6 +333,7 @@ impl Schedule {
                 Tried::Elsewhere(Waiting::until(wait.until, wait.because.to_string()))
             }
             Placement::Stops(waiting) => Tried::First(First::Stop(Some(waiting))),
+            Placement::Away(waiting) => Tried::Elsewhere(waiting),
             Placement::Unknown => Tried::NextLine,
             Placement::NotNow => Tried::Next,
         }
@@ -350,18 +386,21 @@ impl Schedule {
         supply: &mut impl Supply,
     ) {
         let level = self.lines.get(&line).map_or(0, |standing| standing.level);
-        let order = self.lanes.entry(bucket).or_default();
-        let known = order.heads.values_mut().find(|head| head.line == line && head.item == item);
-        let Some(head) = known else {
-            let head = Head { line, item, since: now.boot, firm: false, passed: Vec::new() };
-            if order.heads.insert(level, head).is_some_and(|before| before.firm) {
-                supply.set_firm(bucket, None);
-            }
-            return;
-        };
+        let lane = self.lanes.entry(bucket).or_default();
+        let mut heads = lane.heads.iter();
+        let known = heads.find(|(_, head)| head.line == line && head.item == item);
+        let known = known.map(|(at, _)| *at);
+        let new = || Head { line, item, since: now.boot, firm: false, passed: Vec::new() };
+        let mut head = known.and_then(|at| lane.heads.remove(&at)).unwrap_or_else(new);
         let waited = head.since.until(now.boot);
-        if waited >= FIRM_AFTER_MS {
-            head.firm = true;
+        let firm = waited >= FIRM_AFTER_MS;
+        head.firm |= firm;
+        // Its place gets better with its line, never worse.
+        let at = known.map_or(level, |at| at.min(level));
+        if lane.heads.insert(at, head).is_some_and(|before| before.firm) {
+            supply.set_firm(bucket, None);
+        }
+        if firm {
             supply.set_firm(bucket, Some((*need, waited >= WHOLE_AFTER_MS)));
         }
     }
@@ -417,7 +456,9 @@ impl Schedule {
         supply: &mut impl Supply,
     ) -> Option<(LineId, Item, Weights)> {
         let most = usize::try_from(BACKFILL_TRIED).unwrap_or(usize::MAX);
-        let order: Vec<_> = self.lanes.get(&backfill.bucket)?.in_order().take(most).collect();
+        let each = usize::try_from(BACKFILL_TRIED_OF_TENANT).unwrap_or(usize::MAX);
+        let order = self.lanes.get(&backfill.bucket)?.few_in_order(each);
+        let order: Vec<_> = order.take(most).collect();
         for (_, tenant, line) in order {
             let Some(route) = self.route_to(line, backfill.bucket) else { continue };
             if route.fallback {
@@ -428,6 +469,9 @@ impl Schedule {
                     break;
                 }
                 let Peek::Item(item) = supply.peek(line, nth, now) else { break };
+                if !tried.seen.insert(item.id) {
+                    continue;
+                }
                 let elsewhere = item.pinned.is_some_and(|project| project != route.project);
                 if item.id == backfill.item || elsewhere {
                     tried.count(tenant);
@@ -504,8 +548,10 @@ impl Backfill {
 #[derive(Default)]
 struct Tries {
     in_all: u32,
-    of_tenant: std::collections::BTreeMap<TenantId, u32>,
+    of_tenant: BTreeMap<TenantId, u32>,
     failed: Vec<Weights>,
+    /// Which ones.
+    seen: BTreeSet<i64>,
 }
 
 impl Tries {

@@ -115,11 +115,13 @@ impl Schedule {
             && at <= now
         {
             self.withdraw(id);
-            let standing = self.lines.get_mut(&id).expect("a line that sleeps is known");
-            // It could not be served before.
-            standing.since = standing.since.max(at);
-            standing.level = standing.line.class;
-            self.enter(id, Rest::Awake);
+            self.sleeping.remove(&(at, id));
+            if let Some(standing) = self.lines.get_mut(&id) {
+                // It could not be served before.
+                standing.since = standing.since.max(at);
+                standing.level = standing.line.class;
+                self.enter(id, Rest::Awake);
+            }
         }
         while let Some(&(at, id)) = self.ages.first()
             && at <= now

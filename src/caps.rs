@@ -30,6 +30,10 @@ pub(crate) const OUTAGE_ATTEMPTS_MAX: u32 = 55;
 /// How far back the ledger is read at a start for what each tenant was served, in milliseconds.
 pub(crate) const SERVICE_BACK_MS: u64 = 30 * 60_000;
 
+/// How soon a batch of which only retries are left is looked at again while none is allowed, in
+/// milliseconds.
+pub(crate) const RETRY_LOOK_MS: u64 = 1_000;
+
 /// Attempts of one item that were cut off, from which on it goes last and alone: it may be what
 /// cuts them off. And from which on it is failed.
 pub(crate) const DOUBTS_TOGETHER_MAX: u32 = 3;

@@ -130,9 +130,11 @@ impl Job {
 
     /// What stands at the `nth` place of its queue: what is due to be tried again, what has not
     /// been tried, and at the end what goes alone.
-    pub(super) fn offer(&self, nth: usize, now: Now) -> Offer<'_> {
+    /// While no retry is allowed, those are passed over.
+    pub(super) fn offer(&self, nth: usize, retries: bool, now: Now) -> Offer<'_> {
         let due = self.retries.range(..=(now.boot, i64::MAX));
         let mut passed = 0;
+        let due = due.take(if retries { usize::MAX } else { 0 });
         for (_, item) in due {
             if passed == nth {
                 return Offer::Item(item);
@@ -151,6 +153,7 @@ impl Job {
         let alone = nth == 0 && self.open == 0 && self.retries.is_empty();
         match self.suspects.first_key_value().filter(|_| alone) {
             Some((_, item)) => Offer::Item(item),
+            None if !retries => Offer::Later(now.boot.plus(caps::RETRY_LOOK_MS)),
             None => self.later(now),
         }
     }

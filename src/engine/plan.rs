@@ -2,7 +2,7 @@
 
 use super::core::Engine;
 use super::state::{Effect, Explained, Flight, Lane, Project, Question};
-use super::supply::Round;
+use super::supply::{FAR, Round};
 use crate::caps;
 use crate::config::prices::PicoUsd;
 use crate::gate::admit::BucketId;
@@ -29,9 +29,12 @@ impl Engine {
         for id in lanes {
             let waiting = schedule.tick(id, now, &mut round);
             if let Some(waiting) = &waiting {
-                round.engine.wake_at(waiting.again);
+                round.engine.wake_at(waiting.again.min(open_end(now)));
             }
-            let wait = waiting.map(|waiting| (waiting.until, waiting.reason));
+            let wait = waiting.map(|waiting| match waiting.until {
+                FAR => (open_end(now), waiting.reason),
+                until => (until, waiting.reason),
+            });
             round.engine.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
         }
         let Round { reservations, spent, .. } = round;
@@ -147,6 +150,12 @@ impl Engine {
         }
         let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
         project.hindrance(now, open_end)
+    }
+
+    /// Whether only a person can open a bucket again.
+    pub(super) fn waits_for_someone(&self, bucket: BucketId) -> bool {
+        let lane = &self.lanes[&bucket];
+        lane.off.is_some() || self.held_by_hand(lane).is_some()
     }
 
     /// What a user holds, and how it is let go.

@@ -9,6 +9,7 @@ use chrono::NaiveDate;
 use super::conclude::doubtful;
 use super::core::Engine;
 use super::keys::Key;
+use super::routes::of_batch;
 use super::state::{Lane, Link, Project, Rule};
 use crate::calendar::{CalendarError, QuotaDay};
 use crate::caps;
@@ -296,19 +297,31 @@ async fn build(
         engine.observe(&observation);
     }
     restore(&mut engine, reader, &Keys(keys), now).await?;
-    replay_services(&mut engine, reader, now).await?;
+    replay_services(&mut engine, reader, (config, &routes), now).await?;
     engine
         .hold(reader.pauses().await?.into_iter().map(|held| (held.project, held.group)).collect());
     Ok((engine, routes))
 }
 
 /// Gives every tenant what it was served of late: who came first stays behind who came after.
-async fn replay_services(engine: &mut Engine, reader: &Reader, now: Now) -> Result<(), StoreError> {
+async fn replay_services(
+    engine: &mut Engine,
+    reader: &Reader,
+    (config, routes): (&Config, &Routes),
+    now: Now,
+) -> Result<(), StoreError> {
     let mut events: BTreeMap<BucketId, Vec<(BootMs, TenantId, Option<u128>)>> = BTreeMap::new();
     for batch in reader.unfinished_batches().await? {
+        let began = batch.submitted_at.max(batch.not_before.unwrap_or(UnixMs(0)));
+        // Who only waits for a time, or is held, has nothing to send.
+        if began > now.wall || batch.paused.is_some() || batch.stopped.is_some() {
+            continue;
+        }
         let tenant = engine.schedule.tenant(&batch.tenant);
-        let at = now.boot_at(batch.submitted_at.min(now.wall));
-        events.entry(batch.bucket_id).or_default().push((at, tenant, None));
+        for route in of_batch(&batch, routes, config) {
+            let event = (now.boot_at(began), tenant, None);
+            events.entry(route.bucket).or_default().push(event);
+        }
     }
     for charge in reader.recent_charges(now, caps::SERVICE_BACK_MS).await? {
         let tenant = engine.schedule.tenant(&charge.tenant);

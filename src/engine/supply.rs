@@ -15,6 +15,9 @@ use crate::gate::window::AttemptId;
 use crate::schedule::{Item, LineId, Peek, Readiness, Route, Supply, Waiting, spread_gap_ms};
 use crate::store::{BatchId, NewAttempt, QueuedItem};
 
+/// Further away than any batch is patient.
+pub(super) const FAR: BootMs = BootMs(u64::MAX >> 1);
+
 /// The engine, and what a round of starts comes to.
 pub(super) struct Round<'a> {
     pub(super) engine: &'a mut Engine,
@@ -59,7 +62,9 @@ impl Supply for Round<'_> {
         }
         let job = &self.engine.jobs[&batch];
         let wanted = job.wants_page();
-        let peek = match job.offer(nth, now) {
+        let lanes = job.setup.routes.iter().filter_map(|it| self.engine.lanes.get(&it.bucket));
+        let retries = lanes.into_iter().any(|lane| lane.in_flight == 0 || lane.budget.allows());
+        let peek = match job.offer(nth, retries, now) {
             Offer::Item(item) => self.offered(batch, item),
             Offer::Page => Peek::Loading,
             Offer::Later(at) => Peek::Later(at),
@@ -110,6 +115,8 @@ impl Supply for Round<'_> {
 
     fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting> {
         let (until, reason) = self.engine.hindrance(bucket, now)?;
+        // Whoever can go elsewhere need not wait for a person.
+        let until = if self.engine.waits_for_someone(bucket) { FAR } else { until };
         Some(Waiting::until(until, reason))
     }
 

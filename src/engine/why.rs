@@ -61,7 +61,7 @@ impl Engine {
         let job = self.jobs.get(&batch)?;
         let next = match item {
             Some(item) => Some(item.clone()),
-            None => match job.offer(0, now) {
+            None => match job.offer(0, true, now) {
                 Offer::Item(item) => Some(item.clone()),
                 Offer::Page | Offer::Later(_) | Offer::Nothing => {
                     job.ready.front().or_else(|| job.retries.values().next()).cloned()

@@ -95,11 +95,12 @@ impl Schedule {
     /// A line may have something to offer: it is asked at the next tick.
     pub fn rouse(&mut self, id: LineId) {
         let Some(standing) = self.lines.get(&id) else { return };
-        if standing.rest == Rest::Awake {
-            return;
-        }
-        self.withdraw(id);
-        self.enter(id, Rest::Awake);
+        let slept_until = match standing.rest {
+            Rest::Awake => return,
+            Rest::Until(at) => Some(at),
+            Rest::Dormant => None,
+        };
+        self.wake(id, slept_until);
     }
 
     /// A line has nothing to offer before `until`, or before it is roused.
@@ -109,17 +110,27 @@ impl Schedule {
         }
     }
 
+    /// Puts a line into the order. While it slept it could not be served, and does not age for it.
+    fn wake(&mut self, id: LineId, slept_until: Option<BootMs>) {
+        self.withdraw(id);
+        if let Some(at) = slept_until
+            && let Some(standing) = self.lines.get_mut(&id)
+        {
+            standing.since = standing.since.max(at);
+            standing.level = standing.line.class;
+        }
+        self.enter(id, Rest::Awake);
+    }
+
     /// Lets time pass: lines age and wake.
     pub fn pass_time(&mut self, now: BootMs) {
         while let Some(&(at, id)) = self.sleeping.first()
             && at <= now
         {
-            self.withdraw(id);
-            let standing = self.lines.get_mut(&id).expect("a line that sleeps is known");
-            // It could not be served before.
-            standing.since = standing.since.max(at);
-            standing.level = standing.line.class;
-            self.enter(id, Rest::Awake);
+            self.sleeping.remove(&(at, id));
+            if self.lines.contains_key(&id) {
+                self.wake(id, Some(at));
+            }
         }
         while let Some(&(at, id)) = self.ages.first()
             && at <= now
@@ -321,11 +332,6 @@ impl Lane {
             let group = self.groups.get(&(*level, *tenant)).into_iter().flatten().take(most);
             group.map(|(.., id)| (*level, *tenant, *id))
         })
-    }
-
-    /// The line at a place of the order, counted from 0, with its level.
-    pub(super) fn nth(&self, place: usize) -> Option<(u8, LineId)> {
-        self.in_order().nth(place).map(|(level, _, id)| (level, id))
     }
 
     fn join(&mut self, id: LineId, standing: &Standing) {

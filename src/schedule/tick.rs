@@ -17,7 +17,10 @@ const BACKFILL_TRIED: u32 = 200;
 const BACKFILL_TRIED_OF_TENANT: u32 = 20;
 
 /// Lines that are looked at in one tick before it gives up finding one that waits here.
-const LINES_LOOKED_AT: usize = 1_000;
+const LINES_LOOKED_AT: usize = 10_000;
+
+/// Lines that are taken from the order at a time.
+const LINES_AT_ONCE: usize = 32;
 
 /// How long a head waits before interactive traffic beyond its guaranteed part may not take what
 /// it needs, and before it goes although the reserve is larger than what it leaves, in
@@ -195,27 +198,37 @@ impl Schedule {
     /// at all.
     fn first_of(&mut self, bucket: BucketId, now: Now, supply: &mut impl Supply) -> First {
         let mut elsewhere: Option<Waiting> = None;
-        let mut place = 0;
+        let mut passed = 0;
         loop {
-            let lane = self.lanes.get(&bucket);
-            let next = lane.filter(|_| place < LINES_LOOKED_AT).and_then(|lane| lane.nth(place));
-            // It keeps its place, unless a better class comes before it.
-            let kept = self.head_level(bucket);
-            if kept.is_some_and(|kept| next.is_none_or(|(level, _)| kept <= level)) {
-                if let Some(first) = self.waiting_head(bucket, now, supply) {
-                    return first;
+            let lane = self.lanes.get(&bucket).filter(|_| passed < LINES_LOOKED_AT);
+            let next: Vec<_> = lane.map_or_else(Vec::new, |lane| {
+                lane.in_order().skip(passed).take(LINES_AT_ONCE).collect()
+            });
+            let end = next.len() < LINES_AT_ONCE;
+            for (level, _, line) in next {
+                // It keeps its place, unless a better class comes before it.
+                while self.head_level(bucket).is_some_and(|kept| kept <= level) {
+                    if let Some(first) = self.waiting_head(bucket, now, supply) {
+                        return first;
+                    }
                 }
-                continue;
+                match self.first_of_line(bucket, line, now, supply) {
+                    Tried::First(first) => return first,
+                    Tried::Next | Tried::NextLine => passed += 1,
+                    Tried::Elsewhere(waiting) => {
+                        passed += 1;
+                        elsewhere.get_or_insert(waiting);
+                    }
+                    Tried::Rests => {}
+                }
             }
-            let Some((_, line)) = next else { break };
-            match self.first_of_line(bucket, line, now, supply) {
-                Tried::First(first) => return first,
-                Tried::Next | Tried::NextLine => place += 1,
-                Tried::Elsewhere(waiting) => {
-                    place += 1;
-                    elsewhere.get_or_insert(waiting);
-                }
-                Tried::Rests => {}
+            if end || passed >= LINES_LOOKED_AT {
+                break;
+            }
+        }
+        while self.head_level(bucket).is_some() {
+            if let Some(first) = self.waiting_head(bucket, now, supply) {
+                return first;
             }
         }
         First::Stop(elsewhere)
@@ -292,12 +305,12 @@ impl Schedule {
 
     /// Whether it is the turn of a prompt in a bucket: who keeps its place there goes first.
     pub(super) fn is_turn(&self, bucket: BucketId, line: LineId, item: i64) -> bool {
-        let next = self.lanes.get(&bucket).and_then(|lane| lane.nth(0));
+        let next = self.lanes.get(&bucket).and_then(|lane| lane.in_order().next());
         let kept = self.head_level(bucket);
-        if kept.is_some_and(|kept| next.is_none_or(|(level, _)| kept <= level)) {
+        if kept.is_some_and(|kept| next.is_none_or(|(level, ..)| kept <= level)) {
             return self.head(bucket).is_some_and(|head| (head.line, head.item) == (line, item));
         }
-        next.is_some_and(|(_, first)| first == line)
+        next.is_some_and(|(.., first)| first == line)
     }
 
     /// Whether a prompt of a line may go to a bucket at all.
@@ -386,18 +399,18 @@ impl Schedule {
         supply: &mut impl Supply,
     ) {
         let level = self.lines.get(&line).map_or(0, |standing| standing.level);
-        let lane = self.lanes.entry(bucket).or_default();
-        let mut heads = lane.heads.iter();
+        let order = self.lanes.entry(bucket).or_default();
+        let mut heads = order.heads.iter();
         let known = heads.find(|(_, head)| head.line == line && head.item == item);
         let known = known.map(|(at, _)| *at);
         let new = || Head { line, item, since: now.boot, firm: false, passed: Vec::new() };
-        let mut head = known.and_then(|at| lane.heads.remove(&at)).unwrap_or_else(new);
+        let mut head = known.and_then(|at| order.heads.remove(&at)).unwrap_or_else(new);
         let waited = head.since.until(now.boot);
         let firm = waited >= FIRM_AFTER_MS;
         head.firm |= firm;
         // Its place gets better with its line, never worse.
         let at = known.map_or(level, |at| at.min(level));
-        if lane.heads.insert(at, head).is_some_and(|before| before.firm) {
+        if order.heads.insert(at, head).is_some_and(|before| before.firm) {
             supply.set_firm(bucket, None);
         }
         if firm {

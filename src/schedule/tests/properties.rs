@@ -106,17 +106,19 @@ proptest! {
         prop_assert!(gap <= 2 * most, "{gap} of {most}");
     }
 
-    // What a tenant cannot use, others may: so much that passes a head comes on top.
+    // What a tenant cannot use, others may: what is left of a window beside a head goes to whoever
+    // it is enough for. With prompts of a fifth of the limit at most that is made up for in the next
+    // one; with large ones, or where another limit is left over, whoever is small gets more for good.
     #[test]
-    fn prompts_of_many_sizes_come_to_the_same_within_two_and_what_passes_a_head(
-        sizes in prop::collection::vec(prop::collection::vec(1..700_u64, 1..6), 2..5),
+    fn prompts_of_many_sizes_come_to_the_same_within_what_passes_a_head(
+        sizes in prop::collection::vec(prop::collection::vec(20..200_u64, 1..6), 2..5),
         latency in 0..3_000_u64,
     ) {
-        let mut bench = Bench::new(&[tpm(1_000), rpm(15)]);
+        let mut bench = Bench::new(&[tpm(1_000)]);
         bench.world.latency = latency;
         let tenants: Vec<_> = sizes.into_iter().map(|sizes| (1, sizes)).collect();
         let (gap, most) = widest_gap(&mut bench, &tenants);
-        prop_assert!(gap <= 2 * most + WHOLE_SHARE, "{gap} of {most}");
+        prop_assert!(gap <= 2 * most + WHOLE_SHARE / 5, "{gap} of {most}");
     }
 }
 
@@ -128,7 +130,7 @@ fn widest_gap(bench: &mut Bench, tenants: &[(u32, Vec<u64>)]) -> (u128, u128) {
         let name = format!("tenant {id}");
         let tenant = bench.tenant(&name);
         bench.schedule.set_weight(tenant, *weight);
-        let endless: Vec<_> = prompts.iter().cycle().copied().take(400).collect();
+        let endless: Vec<_> = prompts.iter().cycle().copied().take(2_000).collect();
         bench.line(0, id, &Plan::of(&name), &endless);
         weights.insert(LineId(id), u128::from(*weight));
     }

@@ -205,7 +205,9 @@ impl World {
         (self.state.policy, self.state.delays) = (self.policy, self.delays);
         loop {
             let arrived = self.state.happen();
-            arrived.into_iter().for_each(|line| self.schedule.rouse(line));
+            for line in arrived {
+                self.schedule.rouse(line);
+            }
             self.schedule.pass_time(self.state.now.boot);
             let wake = self.decide();
             let event = self.state.events.first_key_value().map(|((at, _), _)| BootMs(*at));

@@ -101,7 +101,10 @@ fn snapshot(buckets: i64, lines: i64, items: u64, rpm: u64) -> Snapshot {
         };
         snapshot.projects.insert(bucket, pacing);
         let delays = Delays { flush_ms: Some(1), headers_ms: 900, end_ms: 4_000 };
-        snapshot.buckets.insert(id, Place { project: bucket, crowd: None, held: None, delays });
+        snapshot.buckets.insert(
+            id,
+            Place { project: bucket, crowd: None, held: None, delays, uses_permille: 1_000 },
+        );
     }
     for id in 1..=lines {
         let project = id % buckets + 1;

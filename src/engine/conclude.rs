@@ -156,6 +156,9 @@ impl Engine {
             act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
             let text = flight.item.text;
             let input_tokens = input_of(usage);
+            if let Some(lane) = self.lanes.get_mut(&flight.bucket) {
+                lane.delays.used(flight.est.input_tokens, input_tokens);
+            }
             if let Some(text) = text.filter(|_| usage.prompt > 0) {
                 self.observe(&Observation { model, text, input_tokens });
             }

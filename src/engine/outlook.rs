@@ -311,6 +311,7 @@ impl Engine {
             crowd: lane.crowd.as_ref().map(|crowd| (crowd.at_once, crowd.good)),
             held: lane.off.clone().or(by_hand).map(|reason| (None, reason)),
             delays: lane.delays.known(),
+            uses_permille: lane.delays.uses_permille(),
         }
     }
 
@@ -407,6 +408,8 @@ impl Runs {
 pub(super) struct MeanDelays {
     headers_ms: Option<u64>,
     end_ms: Option<u64>,
+    /// What of the reserved input tokens was used, in thousandths.
+    uses_permille: Option<u64>,
 }
 
 impl MeanDelays {
@@ -416,6 +419,18 @@ impl MeanDelays {
 
     pub(super) fn end(&mut self, ms: u64) {
         self.end_ms = Some(drift(self.end_ms, ms));
+    }
+
+    /// An answer took `used` of the `reserved` input tokens.
+    pub(super) fn used(&mut self, reserved: u64, used: u64) {
+        if reserved > 0 && used > 0 {
+            let permille = used.saturating_mul(1_000) / reserved;
+            self.uses_permille = Some(drift(self.uses_permille, permille.min(1_000)));
+        }
+    }
+
+    fn uses_permille(self) -> u64 {
+        self.uses_permille.unwrap_or(1_000)
     }
 
     fn known(self) -> Delays {

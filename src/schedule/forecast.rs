@@ -79,6 +79,8 @@ pub struct Place {
     pub held: Option<(Option<BootMs>, String)>,
     /// How long requests take.
     pub delays: Delays,
+    /// What of the input tokens that are reserved is used in the end, in thousandths.
+    pub uses_permille: u64,
 }
 
 /// How long a request takes, from its start.

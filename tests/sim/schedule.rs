@@ -346,7 +346,11 @@ mod forecast {
             gate: gate.clone(),
             schedule: world.schedule.clone(),
             projects: [(1, pacing)].into(),
-            buckets: [(BucketId(1), Place { project: 1, crowd: None, held: None, delays })].into(),
+            buckets: [(
+                BucketId(1),
+                Place { project: 1, crowd: None, held: None, delays, uses_permille: 1_000 },
+            )]
+            .into(),
             lines: lines.iter().map(|(line, sizes)| (*line, runs(line, sizes))).collect(),
             flights: Vec::new(),
             next_attempt,

@@ -23,8 +23,9 @@ cargo xtask TASK
                            with --check only compares, and fails on a difference
   bench                    every benchmark, and one table of what they measured; about two
                            minutes after the build: run it when nothing else runs
-  sim [--table]            the gate against a strict provider in virtual time, and in one line
-                           how much of it; with --table, beside other rules, as a table
+  sim [--table [schedule]] the gate against a strict provider in virtual time, and in one line
+                           how much of it; with --table, beside other rules, as a table; with
+                           `schedule` the order of what waits beside other orders
   help                     this text";
 
 fn main() -> ExitCode {
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ["bench"] => verdict(bench::run()),
         ["sim"] => verdict(sim::play()),
         ["sim", "--table"] => verdict(sim::table()),
+        ["sim", "--table", "schedule"] => verdict(sim::schedule()),
         [] => usage(&format!("no task given\n\n{HELP}")),
         [task @ ("test" | "sqlx-prepare" | "bench" | "sim" | "help"), rest @ ..] => {
             usage(&format!("task `{task}` does not take `{}`\n\n{HELP}", rest.join(" ")))

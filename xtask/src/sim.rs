@@ -46,6 +46,29 @@ pub(crate) fn table() -> Result<bool> {
     Ok(ran.success)
 }
 
+const ORDERS: &str = "\
+| order | drain, min | large: longest wait | mean | small: longest wait | mean | large, never served |
+|---|---|---|---|---|---|---|";
+
+const ORDERS_LEGEND: &str = "\
+Drain: 600 prompts, a tenth of them of 120,000 to 240,000 tokens, at 15 RPM and 250,000 TPM. Waits,
+in minutes: small prompts at four fifths of the tokens for six hours, and one of 200,000 to 240,000
+tokens every twenty minutes. Means of 8 runs.";
+
+/// Plays every order of what waits over the same work, and prints one table.
+pub(crate) fn schedule() -> Result<bool> {
+    let args = ["test", "--release", "--test", "sim", "the_schedule_beside", "--", "--nocapture"];
+    let ran = Cargo::new(&args).env("TIDEGATE_SIM_TABLE", "1").run_and_read()?;
+    let rows = bench::table(&ran.output);
+    ensure!(!ran.success || !rows.is_empty(), "the simulation printed no row");
+    println!("\n{ORDERS}");
+    for row in rows {
+        println!("{row}");
+    }
+    println!("\n{ORDERS_LEGEND}");
+    Ok(ran.success)
+}
+
 /// Adds up the `name=number` of the lines that begin with `sim `.
 fn sums(output: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();

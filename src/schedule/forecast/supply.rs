@@ -20,6 +20,9 @@ use crate::schedule::pace::spread_gap_ms;
 use crate::schedule::tick::{Item, Peek, Readiness, Supply, Waiting};
 
 /// An end that time does not bring.
+/// What is used of an exact estimate, in thousandths.
+pub(super) const WHOLE: u64 = 1_000;
+
 pub(super) const FAR: BootMs = BootMs(u64::MAX);
 
 /// So many prompts of a line are looked at in one tick: what lies behind is not read yet.
@@ -148,7 +151,12 @@ impl World {
     fn end(&mut self, id: AttemptId) {
         let Some(flight) = self.flights.remove(&id) else { return };
         self.gate.unblock(id);
-        self.gate.settle(id, flight.need, self.now);
+        let permille =
+            self.places.get(&flight.bucket).map_or(WHOLE, |(place, _)| place.uses_permille);
+        let input_tokens = flight.need.input_tokens.saturating_mul(permille) / WHOLE;
+        let used =
+            Weights { input_tokens: input_tokens.min(flight.need.input_tokens), ..flight.need };
+        self.gate.settle(id, used, self.now);
         self.project(flight.project).1.in_flight -= 1;
         let (place, count) = self.places.get_mut(&flight.bucket).expect("a flight has a bucket");
         count.in_flight -= 1;

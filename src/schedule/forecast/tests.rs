@@ -47,7 +47,10 @@ fn snapshot(limits: Vec<Limit>) -> Snapshot {
         gate,
         schedule: Schedule::default(),
         projects: BTreeMap::from([(1, pacing)]),
-        buckets: BTreeMap::from([(BUCKET, Place { project: 1, crowd: None, held: None, delays })]),
+        buckets: BTreeMap::from([(
+            BUCKET,
+            Place { project: 1, crowd: None, held: None, delays, uses_permille: 1_000 },
+        )]),
         lines: BTreeMap::new(),
         flights: Vec::new(),
         next_attempt: AttemptId(1),

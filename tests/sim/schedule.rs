@@ -101,18 +101,18 @@ fn served(policy: Policy, weights: &[u32], seed: u64) -> Vec<u64> {
 
 #[test]
 fn backfill_is_as_fast_as_first_fit() {
-    for seed in 1..=6 {
+    for seed in 1..=3 {
         let (ours, first_fit) = (drain(Policy::Ours, seed), drain(Policy::FirstFit, seed));
         assert!(ours * 100 <= first_fit * 103, "seed {seed}: {ours} against {first_fit} ms");
     }
-    let sum = |policy| (1..=6).map(|seed| drain(policy, seed)).sum::<u64>();
+    let sum = |policy| (1..=3).map(|seed| drain(policy, seed)).sum::<u64>();
     let (fifo, first_fit) = (sum(Policy::Fifo), sum(Policy::FirstFit));
     assert!(fifo * 100 > first_fit * 103, "no backfill would be seen: {fifo}, {first_fit} ms");
 }
 
 #[test]
 fn no_head_waits_longer_than_a_window() {
-    for seed in 1..=8 {
+    for seed in 1..=3 {
         let world = sustained(Policy::Ours, seed);
         let (longest, _) = waits(&world.starts, true);
         let bound = W + world.longest_headers;
@@ -127,7 +127,7 @@ fn no_head_waits_longer_than_a_window() {
 #[test]
 fn rules_that_keep_no_place_let_the_large_ones_wait() {
     for policy in [Policy::FirstFit, Policy::SmallestFirst, Policy::HeadUnkept] {
-        let caught = (1..=4).any(|seed| {
+        let caught = (1..=3).any(|seed| {
             let world = sustained(policy, seed);
             let (longest, _) = waits(&world.starts, true);
             longest > W + world.longest_headers || !world.waiting_longer(3 * W).is_empty()
@@ -138,8 +138,8 @@ fn rules_that_keep_no_place_let_the_large_ones_wait() {
 
 #[test]
 fn backlogged_tenants_have_the_same_whatever_they_send() {
-    for seed in 1..=6 {
-        for tenants in 2..=6 {
+    for seed in 1..=2 {
+        for tenants in [2, 4, 6] {
             let shares = served(Policy::Ours, &vec![1; tenants], seed);
             let index = jain(&shares);
             assert!(index >= 980_000, "seed {seed}, {tenants} tenants: {index}, {shares:?}");

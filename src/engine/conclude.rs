@@ -444,7 +444,9 @@ fn actual(est: Weights, outcome: &Outcome, end: AttemptEnd) -> Weights {
             images: *images,
             ..est
         },
-        Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
+        // What is refused may be counted, but nobody pays for it.
+        Outcome::Refused(_) => Weights { spend_nanos: 0, ..est },
+        Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
     }
 }
 

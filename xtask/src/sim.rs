@@ -47,7 +47,7 @@ pub(crate) fn table() -> Result<bool> {
 }
 
 const ORDERS: &str = "\
-| order | drain, min | large: longest wait | mean | small: longest wait | mean | large, never served |
+| order | drain, min | large: longest wait | mean | small: longest | mean | large, never served |
 |---|---|---|---|---|---|---|";
 
 const ORDERS_LEGEND: &str = "\

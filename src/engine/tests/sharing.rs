@@ -240,6 +240,25 @@ fn a_batch_stops_before_it_costs_more_than_it_may() {
     assert_eq!(world.sweeps, [(BatchId(1), false)]);
 }
 
+/// What the provider refuses it does not bill.
+#[test]
+fn refusals_cost_a_batch_nothing() {
+    let mut world = world(&[]);
+    world.engine.projects.get_mut(&1).expect("project 1").tier = "tier1".to_owned();
+    let mut refusals = 5;
+    world.provider = Box::new(move |order, _| {
+        refusals -= i32::from(refusals > 0);
+        if refusals > 0 { overloaded() } else { exactly(order) }
+    });
+    let model = "gemini-2.0-flash".to_owned();
+    let setup = BatchSetup { model, max_cost_nanos: Some(5_000_000), ..batch(1, 1) };
+    world.open_weighing(setup, &[10_000; 2]);
+    world.run_for(20 * MINUTE_MS);
+    assert_eq!(world.count(1, ItemState::Succeeded), 2);
+    let spent = world.attempts.values().filter_map(|it| it.act).map(|it| it.spend_nanos);
+    assert_eq!(spent.filter(|nanos| *nanos > 0).count(), 2);
+}
+
 #[test]
 fn a_batch_that_is_spread_takes_the_time_that_it_has() {
     let mut world = world(&[rpm(100)]);

@@ -28,8 +28,8 @@ fn a_big_prompt_among_small_ones() {
 }
 
 /// Anna submits 600 prompts, and an hour of requests is in front of Ben when he submits 60. He does
-/// not wait for hers: of 10 a minute each has 5. When Ben's are done, Anna has all 10 again. Next
-/// day Ben weighs three times as much, and has three of four.
+/// not wait for hers: of 10 a minute each has 5. When Ben's are done, Anna has all 10 again. Then
+/// Ben weighs three times as much, and has three of four.
 #[test]
 fn two_tenants() {
     let mut story = Story::begins(NOON);

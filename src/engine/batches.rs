@@ -46,7 +46,11 @@ impl Engine {
             routes,
             patience_ms: setup.patience_ms,
         };
-        self.schedule.add(LineId(batch.0), line, now.boot);
+        // Nothing of it went since it came, as far as is known: its age outlives a restart, back to
+        // the machine's boot, and the first item that goes ends it.
+        let came = setup.submitted_at.max(setup.not_before.unwrap_or(UnixMs(0)));
+        let since = now.boot_at(came.min(now.wall)).min(now.boot);
+        self.schedule.add(LineId(batch.0), line, since);
     }
 
     /// Something about a batch has changed: it may have something to send.

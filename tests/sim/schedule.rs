@@ -236,8 +236,8 @@ fn restarts_lose_nothing_and_share_as_before() {
 }
 
 /// A schedule as a list of starts, made comparable.
-fn schedule_of(scale: u64, later: u64, names: [&str; 2], seed: u64) -> Vec<(u64, i64)> {
-    let limits = [vec![rpm(15 * scale), tpm(100_000 * scale)]];
+fn schedule_of(later: u64, names: [&str; 2], seed: u64) -> Vec<(u64, i64)> {
+    let limits = [vec![rpm(15), tpm(100_000)]];
     let mut world = World::at(Policy::Ours, &limits, seed, later);
     world.delays = Delays::Exactly { headers_ms: 900, end_ms: 2_000 };
     let mut rng = Rng::with_seed(seed);
@@ -245,11 +245,11 @@ fn schedule_of(scale: u64, later: u64, names: [&str; 2], seed: u64) -> Vec<(u64,
         let line = world.line(number, 1, name, &[1]);
         for item in 0..150 {
             let at = rng.u64(0..20 * MINUTE);
-            world.arrives(at, line, number * 1_000 + item, scale * rng.u64(1..=40_000));
+            world.arrives(at, line, number * 1_000 + item, rng.u64(1..=40_000));
         }
     }
     world.run_until(later + 120 * MINUTE);
-    assert!(world.left() == 0 || scale > 1);
+    assert_eq!(world.left(), 0);
     let first = 1_000_000 + later;
     world.starts.iter().map(|start| (start.at - first, start.item)).collect()
 }
@@ -257,9 +257,32 @@ fn schedule_of(scale: u64, later: u64, names: [&str; 2], seed: u64) -> Vec<(u64,
 #[test]
 fn what_does_not_matter_changes_nothing() {
     for seed in 1..=10 {
-        let plain = schedule_of(1, 0, ["ann", "bob"], seed);
-        assert_eq!(plain, schedule_of(1, 4 * 60 * MINUTE, ["ann", "bob"], seed), "later");
-        assert_eq!(plain, schedule_of(1, 0, ["zoe", "amy"], seed), "other names");
+        let plain = schedule_of(0, ["ann", "bob"], seed);
+        assert_eq!(plain, schedule_of(4 * 60 * MINUTE, ["ann", "bob"], seed), "later");
+        assert_eq!(plain, schedule_of(0, ["zoe", "amy"], seed), "other names");
+    }
+}
+
+/// All weights and the limit times seven: the same schedule.
+#[test]
+fn the_unit_of_weights_does_not_matter() {
+    let schedule = |scale: u64, seed: u64| {
+        let mut world = World::new(Policy::Ours, &[vec![tpm(100_000 * scale)]], seed);
+        world.delays = Delays::Exactly { headers_ms: 900, end_ms: 2_000 };
+        let mut rng = Rng::with_seed(seed);
+        for (number, name) in [(1_i64, "ann"), (2, "bob")] {
+            let line = world.line(number, 1, name, &[1]);
+            for item in 0..150 {
+                let at = rng.u64(0..20 * MINUTE);
+                world.arrives(at, line, number * 1_000 + item, scale * rng.u64(1..=40_000));
+            }
+        }
+        world.run_until(200 * MINUTE);
+        assert_eq!(world.left(), 0);
+        world.starts.iter().map(|start| (start.at, start.item)).collect::<Vec<_>>()
+    };
+    for seed in 1..=5 {
+        assert_eq!(schedule(1, seed), schedule(7, seed), "seed {seed}");
     }
 }
 

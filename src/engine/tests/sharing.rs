@@ -240,6 +240,22 @@ fn a_batch_stops_before_it_costs_more_than_it_may() {
     assert_eq!(world.sweeps, [(BatchId(1), false)]);
 }
 
+/// A batch that waited before a restart has not waited for nothing.
+#[test]
+fn a_restart_does_not_make_a_batch_young() {
+    let mut world = world(&[rpm(1)]);
+    world.run_for(70 * MINUTE_MS);
+    let before = world.now.wall.minus(61 * MINUTE_MS);
+    world.open(BatchSetup { priority: 2, submitted_at: before, ..batch(1, 1) }, 2);
+    world.open(
+        BatchSetup { priority: 0, deadline: Some(unix("2026-11-24T08:00:00Z")), ..batch(2, 1) },
+        3,
+    );
+    world.run_for(3 * MINUTE_MS);
+    let order: Vec<_> = world.sent.iter().map(|sent| sent.batch).collect();
+    assert_eq!(order, [1, 2, 2], "one of it, and then it is served and in its class again");
+}
+
 /// What the provider refuses it does not bill.
 #[test]
 fn refusals_cost_a_batch_nothing() {

@@ -280,6 +280,9 @@ impl World {
             only.model.clone_from(&setup.model);
         }
         setup.remaining = u64::try_from(tokens.len()).expect("small");
+        if setup.submitted_at == UnixMs(0) {
+            setup.submitted_at = self.now.wall;
+        }
         self.setups.insert(setup.id, setup.clone());
         self.tell(Event::BatchOpened(Box::new(setup)));
     }

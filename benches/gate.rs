@@ -259,7 +259,7 @@ fn setup(id: BatchId, project: i64, bucket: BucketId) -> BatchSetup {
         submitted_at: UnixMs(0),
         not_before: None,
         remaining: 100_000,
-        succeeded: 0,
+        answered: 0,
         stopped: None,
     }
 }
@@ -273,6 +273,7 @@ fn queued(id: i64) -> QueuedItem {
         id,
         offset: 0,
         bytes: 300,
+        hash: None,
         input_tokens,
         images,
         attempts: 0,

@@ -13,6 +13,7 @@ use crate::api::{self, Api, BindError, Listener};
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, ImportError, Project};
+use crate::engine::answers::Answers;
 use crate::engine::desk::{Desk, SharedRoutes};
 use crate::engine::eta::{Board, Summary};
 use crate::engine::intake::Intake;
@@ -94,9 +95,6 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let store = open_store(&config.server.state_dir).await?;
     let listeners = api::bind(&config.server.listen).await?;
     let spool = Arc::new(Spool::open(&config.server.spool_dir)?);
-    for batch in store.reader().finished_with_results().await? {
-        store.clear_results(batch).await?;
-    }
     let sets = store.reader().set_limits().await?;
     let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
     let now = clock::now();
@@ -121,6 +119,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         bodies: config.retention.bodies,
         events: events.clone(),
         board: Board::default(),
+        answers: Answers::start(store.reader().clone(), spool.clone()),
     };
     let board = shell.board.clone();
     for batch in store.reader().unfinished_batches().await? {

@@ -166,7 +166,7 @@ async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<
 async fn batch_results(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
     let batch = api.find(&id).await?;
     let Some(path) = results_path(&api.inner.spool, &batch) else {
-        let ended = batch.succeeded + batch.failed + batch.cancelled;
+        let ended = batch.ended();
         let state = batch.state.as_str();
         let detail = format!("batch {id} is {state}: {ended} of {} items have ended", batch.items);
         return Err(Problem::new(StatusCode::CONFLICT, detail));

@@ -200,7 +200,7 @@ fn shown(config: &Config, batch: &Batch) -> BatchOut {
 /// where only that may read it.
 async fn results(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Result<u8, Failure> {
     let Some(path) = &batch.results else {
-        let ended = batch.succeeded + batch.failed + batch.cancelled;
+        let ended = batch.items.saturating_sub(batch.queued);
         let message = format!(
             "batch {} is {}: {ended} of {} items have ended",
             batch.id, batch.state, batch.items

@@ -109,8 +109,8 @@ impl Engine {
         match settling.state {
             ItemState::Queued if settling.keeps_place => job.put_back(settling.item),
             ItemState::Queued => job.retry(now, settling.item, u64::MAX),
-            ItemState::Succeeded => {
-                job.setup.succeeded += 1;
+            ItemState::Succeeded | ItemState::Blocked => {
+                job.setup.answered += 1;
                 job.setup.remaining -= 1;
             }
             ItemState::Failed | ItemState::Cancelled => job.setup.remaining -= 1,

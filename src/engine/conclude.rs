@@ -83,9 +83,9 @@ impl Engine {
         answer: Answer,
     ) -> Conclusion {
         let fate = match &answer.report.outcome {
-            Outcome::Answered { .. } => {
+            Outcome::Answered { blocked, .. } => {
                 self.key_went_well(id, flight, now);
-                self.answered(now, flight)
+                self.answered(now, flight, blocked.is_some())
             }
             Outcome::Refused(refusal) => self.refused(now, id, flight, refusal),
             Outcome::NotSent { reason, kind } => {
@@ -180,7 +180,7 @@ impl Engine {
         }
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {
-            ItemState::Succeeded => line,
+            ItemState::Succeeded | ItemState::Blocked => line,
             ItemState::Failed => fate.error.as_ref().map(|problem| problem.line(&key)),
             ItemState::Queued | ItemState::Cancelled | ItemState::Held => None,
         };
@@ -205,6 +205,7 @@ impl Engine {
             doubts: fate.item.doubts,
             not_before: fate.item.not_before,
             line,
+            answer: None,
         };
         Conclusion {
             settlement: Settlement { attempt: Some(attempt), item: Some(item) },
@@ -217,7 +218,7 @@ impl Engine {
         }
     }
 
-    fn answered(&mut self, now: Now, flight: &Flight) -> Fate {
+    fn answered(&mut self, now: Now, flight: &Flight, blocked: bool) -> Fate {
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.unexplained = 0;
         (lane.server_errors, lane.outages) = (0, 0);
@@ -227,7 +228,7 @@ impl Engine {
         project.held = project.held.take().filter(|(until, _)| *until > now.boot);
         Fate {
             end: AttemptEnd::Ok,
-            state: ItemState::Succeeded,
+            state: if blocked { ItemState::Blocked } else { ItemState::Succeeded },
             item: flight.item.clone(),
             keeps_place: false,
             error: None,
@@ -321,9 +322,10 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&flight.batch) else { return };
         job.hopeless += 1;
         let being_written = |settling: &Settling| {
-            settling.batch == flight.batch && settling.state == ItemState::Succeeded
+            let good = matches!(settling.state, ItemState::Succeeded | ItemState::Blocked);
+            settling.batch == flight.batch && good
         };
-        let answered = job.setup.succeeded > 0 || self.settling.values().any(being_written);
+        let answered = job.setup.answered > 0 || self.settling.values().any(being_written);
         if job.hopeless >= caps::HOPELESS_ANSWERS && !answered {
             let reason = format!(
                 "not sent: {} items were answered {} and none was answered well: {}",

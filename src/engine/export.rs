@@ -1,5 +1,6 @@
 //! A finished batch becomes a results file: in input order, each line once.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use crate::formats::{self, Dialect};
 use crate::gate::units::UnixMs;
 use crate::spool::{Finish, Outcome, Spool, SpoolError};
 use crate::store::{
-    Batch, BatchId, BatchState, ExportItem, GroupBy, Reader, Store, StoreError, UsageFilter,
-    UsageRow,
+    AnswerAt, Batch, BatchId, BatchState, ExportItem, GroupBy, Reader, Store, StoreError,
+    UsageFilter, UsageRow, line_hash,
 };
+use crate::telemetry::chain;
 
 /// What keeps results from being written.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,7 @@ struct BatchReport<'a> {
     succeeded: u64,
     failed: u64,
     cancelled: u64,
+    blocked: u64,
     dropped_again: u64,
     attempts: i64,
     throttled: i64,
@@ -93,10 +96,37 @@ pub(super) async fn finish(
     read?;
     written?;
     store.finish_batch(id, state, now).await?;
+    if let Err(error) = clear(store, bodies, id).await {
+        // The results are there; the next start clears it.
+        tracing::error!(batch.id = %batch.uid, error = %chain(&error), "cannot clear a batch");
+    }
     tracing::info!(batch.id = %batch.uid, batch.name = %batch.out_name, items = batch.items,
         succeeded = batch.succeeded, failed = batch.failed,
         "batch {} is {}: {} of {} answered", batch.out_name, state.as_str(), batch.succeeded,
         batch.items);
+    Ok(())
+}
+
+/// Deletes what is not needed of an ended batch: failed items may be tried again as long as its
+/// file is kept.
+async fn clear(store: &Store, bodies: BodyRetention, id: BatchId) -> Result<(), StoreError> {
+    match bodies {
+        BodyRetention::For(_) => store.clear_ended(id).await,
+        BodyRetention::UntilDone | BodyRetention::InFlight => store.clear_items(id).await,
+    }
+}
+
+/// Clears ended batches whose end a crash overtook.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn clear_left_over(
+    store: &Store,
+    bodies: BodyRetention,
+) -> Result<(), StoreError> {
+    for id in store.reader().finished_with_rows().await? {
+        clear(store, bodies, id).await?;
+    }
     Ok(())
 }
 
@@ -140,15 +170,14 @@ fn write_results(
             report: &report,
             keep_input: matches!(bodies, BodyRetention::For(_)),
         };
-        let input = spool.input_path(&batch.work);
+        let mut lines = Lines::of(&spool, &batch);
         spool.finish(&finish, |out| {
             let mut out = BufWriter::with_capacity(1 << 20, out);
-            let mut input = InputLines { path: input, file: None };
             loop {
                 match pages.blocking_recv() {
                     Some(Some(items)) => {
                         for item in items {
-                            write_line(&mut out, &batch, item, &mut input)?;
+                            out.write_all(&lines.of_ended(&item)?)?;
                         }
                     }
                     Some(None) => return out.flush(),
@@ -160,45 +189,130 @@ fn write_results(
     }
 }
 
-fn write_line(
-    out: &mut impl Write,
-    batch: &Batch,
-    item: ExportItem,
-    input: &mut InputLines,
-) -> io::Result<()> {
-    if let Some(line) = item.line {
-        return out.write_all(line.as_bytes());
+/// The results lines of a batch, from its answers and, of items that have none, made up.
+struct Lines {
+    batch: Batch,
+    dialect: Dialect,
+    spool: Arc<Spool>,
+    input: Option<File>,
+    answers: Option<File>,
+}
+
+impl Lines {
+    fn of(spool: &Arc<Spool>, batch: &Batch) -> Self {
+        let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
+        Self { batch: batch.clone(), dialect, spool: spool.clone(), input: None, answers: None }
     }
-    let text = input.line(item.offset, item.bytes)?;
-    let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-    let key = formats::key_of(dialect, BatchId::line_of_item(item.id), &text);
-    let cut_off = "it is unknown whether the request was answered: the daemon was stopped while it \
-        was under way, and the batch asks for such items to fail";
-    let (code, status, message) = match &batch.stopped {
-        Some(reason) if item.state == 3 => (499, "CANCELLED", reason.as_str()),
-        Some(reason) if item.doubts == 0 => (424, "NOT_SENT", reason.as_str()),
-        Some(_) | None => (504, "UNKNOWN", cut_off),
-    };
-    out.write_all(&formats::error_line(&key, code, status, message, None))
-}
 
-/// Lines of the accepted file, for items that were given no results line of their own.
-struct InputLines {
-    path: std::path::PathBuf,
-    file: Option<std::fs::File>,
-}
+    /// The line that answers an item; `None` while there is none.
+    fn of_item(&mut self, item: &ExportItem) -> io::Result<Option<Vec<u8>>> {
+        match (&item.line, &item.answer) {
+            (Some(line), _) => Ok(Some(line.as_bytes().to_vec())),
+            (None, Some(answer)) => self.answer(item, answer).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
 
-impl InputLines {
-    fn line(&mut self, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => std::fs::File::open(&self.path)?,
+    /// The line of an item that has come to its end, made up when it was given none.
+    fn of_ended(&mut self, item: &ExportItem) -> io::Result<Vec<u8>> {
+        if let Some(line) = self.of_item(item)? {
+            return Ok(line);
+        }
+        let cut_off = "it is unknown whether the request was answered: the daemon was stopped \
+            while it was under way, and the batch asks for such items to fail";
+        let (code, status, message) = match &self.batch.stopped {
+            Some(reason) if item.state == 3 => (499, "CANCELLED", reason.clone()),
+            Some(reason) if item.doubts == 0 => (424, "NOT_SENT", reason.clone()),
+            Some(_) | None => (504, "UNKNOWN", cut_off.to_owned()),
         };
-        let mut line = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        file.read_exact_at(&mut line, offset)?;
-        self.file = Some(file);
-        Ok(line)
+        self.fault(item, code, status, &message)
     }
+
+    fn answer(&mut self, item: &ExportItem, at: &AnswerAt) -> io::Result<Vec<u8>> {
+        let file = match self.answers.take() {
+            Some(file) => file,
+            None => self.spool.read_answers(&self.batch.work).map_err(io::Error::other)?,
+        };
+        let mut line = vec![0; usize::try_from(at.bytes).map_err(io::Error::other)?];
+        let read = file.read_exact_at(&mut line, at.offset);
+        self.answers = Some(file);
+        match read {
+            Ok(()) if line_hash(&line) == at.hash => return Ok(line),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        tracing::error!(batch.id = %self.batch.uid, item.id = item.id,
+            "the kept answer of an item is damaged: it is answered by an error");
+        let lost = "it was answered, and the answer was damaged on the daemon's disk";
+        self.fault(item, 500, "DATA_LOSS", lost)
+    }
+
+    fn fault(
+        &mut self,
+        item: &ExportItem,
+        code: u16,
+        status: &str,
+        message: &str,
+    ) -> io::Result<Vec<u8>> {
+        let file = match self.input.take() {
+            Some(file) => file,
+            None => File::open(self.spool.input_path(&self.batch.work))?,
+        };
+        let mut text = vec![0; usize::try_from(item.bytes).map_err(io::Error::other)?];
+        file.read_exact_at(&mut text, item.offset)?;
+        self.input = Some(file);
+        let key = formats::key_of(self.dialect, BatchId::line_of_item(item.id), &text);
+        Ok(formats::error_line(&key, code, status, message, None))
+    }
+}
+
+/// The results of an open batch so far: in input order, as many as there are, a page at a time. The
+/// last page is an error when the batch ended meanwhile, for then some may be missing.
+pub fn so_far(
+    reader: Reader,
+    spool: Arc<Spool>,
+    batch: Batch,
+) -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (pages, told) = mpsc::channel(2);
+    tokio::spawn(async move {
+        if let Err(error) = tell_so_far(&reader, &spool, &batch, &pages).await {
+            // Whoever asked may have gone away.
+            let _ = pages.send(Err(error)).await;
+        }
+    });
+    told
+}
+
+async fn tell_so_far(
+    reader: &Reader,
+    spool: &Arc<Spool>,
+    batch: &Batch,
+    pages: &mpsc::Sender<io::Result<Vec<u8>>>,
+) -> io::Result<()> {
+    let (mut after, mut lines) = (0, Lines::of(spool, batch));
+    loop {
+        let items = reader.answered(batch.id, after, caps::EXPORT_PAGE).await;
+        let items = items.map_err(io::Error::other)?;
+        let Some(last) = items.last() else { break };
+        after = last.id;
+        let read = move || {
+            let mut page = Vec::new();
+            for item in &items {
+                page.extend(lines.of_item(item)?.unwrap_or_default());
+            }
+            io::Result::Ok((page, lines))
+        };
+        let (page, back) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+        lines = back;
+        if pages.send(Ok(page)).await.is_err() {
+            return Ok(());
+        }
+    }
+    let now = reader.batch(batch.id).await.map_err(io::Error::other)?;
+    if now.finished_at.is_some() {
+        return Err(io::Error::other("the batch ended meanwhile: ask again"));
+    }
+    Ok(())
 }
 
 async fn report(
@@ -221,6 +335,7 @@ async fn report(
         succeeded: batch.succeeded,
         failed: batch.failed,
         cancelled: batch.cancelled,
+        blocked: batch.blocked,
         dropped_again: batch.dropped_again,
         attempts: used.attempts,
         throttled: used.throttled,
@@ -257,14 +372,30 @@ async fn used(reader: &Reader, batch: &Batch, now: UnixMs) -> Result<UsageRow, S
     Ok(own.unwrap_or_default())
 }
 
-/// Deletes kept inputs that are older than the configuration keeps them.
-pub(super) async fn sweep_bodies(spool: &Arc<Spool>, bodies: BodyRetention, now: UnixMs) {
+/// Deletes kept inputs that are older than the configuration keeps them, and the items that could
+/// be tried again from them.
+pub(super) async fn sweep_bodies(
+    store: &Store,
+    spool: &Arc<Spool>,
+    bodies: BodyRetention,
+    now: UnixMs,
+) {
     let BodyRetention::For(age) = bodies else { return };
     let before = now.minus(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-    let spool = spool.clone();
-    match tokio::task::spawn_blocking(move || spool.sweep_inputs(before)).await {
+    let files = spool.clone();
+    match tokio::task::spawn_blocking(move || files.sweep_inputs(before)).await {
         Ok(Ok(0)) | Err(_) => {}
         Ok(Ok(files)) => tracing::info!(files, "{files} kept inputs are past their retention"),
         Ok(Err(error)) => tracing::warn!(%error, "cannot delete old inputs"),
     }
+    if let Err(error) = forget_items(store, before).await {
+        tracing::warn!(error = %chain(&error), "cannot delete old items");
+    }
+}
+
+async fn forget_items(store: &Store, before: UnixMs) -> Result<(), StoreError> {
+    for id in store.reader().ended_before(before).await? {
+        store.clear_items(id).await?;
+    }
+    Ok(())
 }

@@ -1,15 +1,15 @@
 //! The lines of an accepted file become items of the queue, slice by slice.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::duplicates::{Keys, Repeat};
 use super::intake::IntakeError;
 use crate::caps;
 use crate::formats::{self, Dialect};
@@ -17,7 +17,7 @@ use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
 use crate::spool::{Content, LineReader};
-use crate::store::{Batch, BatchId, NewItem, Store, TextWeight};
+use crate::store::{Batch, BatchId, ItemLine, NewItem, Store, TextWeight, line_hash};
 
 /// A line that cannot be an item.
 #[derive(Debug, Serialize)]
@@ -108,24 +108,97 @@ fn text_weight(footprint: &formats::Footprint) -> TextWeight {
     }
 }
 
-/// Reads every line of the accepted file at `path` into the queue of `batch`.
+/// Reads every line of the accepted file at `path` into the queue of `batch`. What an earlier run
+/// brought into the queue is read again and not entered again.
 pub(super) async fn import(
     store: &Store,
     batch: &Batch,
     path: PathBuf,
     ceiling: Ceiling,
 ) -> Result<Imported, IntakeError> {
+    let there = batch.id.item(0).saturating_add_unsigned(store.reader().imported(batch.id).await?);
     let (slices, mut parsed) = mpsc::channel(4);
-    let hand = move |slice, _bytes| slices.blocking_send(slice).is_ok();
+    let hand = move |mut slice: Vec<NewItem>, _bytes| {
+        slice.retain(|item| item.id > there);
+        slice.is_empty() || slices.blocking_send(slice).is_ok()
+    };
     let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-    let reading = Reading::new(batch.id, dialect, ceiling, hand);
+    let keys = Keys::new(path.parent().unwrap_or(Path::new(".")));
+    let reading = Reading::new(batch.id, dialect, ceiling, keys, hand);
     let at = path.clone();
     let reader = tokio::task::spawn_blocking(move || reading.run(File::open(at)?));
     while let Some(slice) = parsed.recv().await {
         store.import_items(slice).await?;
     }
     let read = reader.await.map_err(io::Error::other).and_then(|result| result);
-    read.map_err(|source| IntakeError::Read { path, source })
+    let (mut imported, repeats) = read.map_err(told(&path))?;
+    for repeats in repeats.chunks(caps::IMPORT_SLICE) {
+        let bad = confirm(store, (batch.id, dialect), &path, repeats).await?;
+        imported.note_repeats(&bad);
+        let lines = bad.into_iter().map(|repeated| (repeated.id, repeated.line)).collect();
+        store.mark_bad(lines).await?;
+    }
+    Ok(imported)
+}
+
+fn told(path: &Path) -> impl Fn(io::Error) -> IntakeError {
+    move |source| IntakeError::Read { path: path.to_owned(), source }
+}
+
+/// A line that has the key of an earlier one.
+struct Repeated {
+    id: i64,
+    number: u32,
+    offset: u64,
+    reason: String,
+    /// The results line that answers it.
+    line: String,
+}
+
+/// Of lines whose keys have the hash of an earlier one's, those whose keys are the same. Lines that
+/// are bad for another reason are not in the queue, and left out.
+async fn confirm(
+    store: &Store,
+    (batch, dialect): (BatchId, Dialect),
+    path: &Path,
+    repeats: &[Repeat],
+) -> Result<Vec<Repeated>, IntakeError> {
+    let ids: Vec<_> =
+        repeats.iter().flat_map(|pair| [batch.item(pair.line), batch.item(pair.first)]).collect();
+    let rows = store.reader().lines_of(&ids).await?;
+    let rows: HashMap<i64, ItemLine> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let pairs: Vec<_> = repeats
+        .iter()
+        .filter_map(|pair| {
+            let row = |line| rows.get(&batch.item(line)).copied();
+            Some((*pair, row(pair.line)?, row(pair.first)?))
+        })
+        .collect();
+    let at = path.to_owned();
+    let compare = move || {
+        let file = File::open(at)?;
+        let key = |number: u32, row: ItemLine| {
+            let mut line = vec![0; usize::try_from(row.bytes).map_err(io::Error::other)?];
+            file.read_exact_at(&mut line, row.offset)?;
+            io::Result::Ok(formats::key_of(dialect, u64::from(number), &line))
+        };
+        let mut same = Vec::new();
+        for (pair, row, first) in pairs {
+            let own = key(pair.line, row)?;
+            if own != key(pair.first, first)? {
+                continue;
+            }
+            let reason =
+                format!("the key is that of line {}: keys are unique in a file", pair.first);
+            let line = formats::error_line(&own, 400, "INVALID_ARGUMENT", &reason, None);
+            let line = String::from_utf8(line).map_err(io::Error::other)?;
+            let Repeat { line: number, .. } = pair;
+            same.push(Repeated { id: row.id, number, offset: row.offset, reason, line });
+        }
+        Ok(same)
+    };
+    let compared = tokio::task::spawn_blocking(compare).await.map_err(io::Error::other);
+    compared.and_then(|result| result).map_err(told(path))
 }
 
 /// The first line of a file, as much of it as options may be long.
@@ -142,7 +215,7 @@ pub(super) async fn first_line(path: PathBuf) -> Result<Vec<u8>, IntakeError> {
         })
     };
     let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other);
-    read.and_then(|result| result).map_err(|source| IntakeError::Read { path, source })
+    read.and_then(|result| result).map_err(told(&path))
 }
 
 /// Reads every line of a file that nobody has accepted yet, as [`import`] would: `hand` is given
@@ -153,7 +226,38 @@ pub(crate) fn survey(
     models: &[(&str, &[Limit])],
     hand: impl FnMut(Vec<NewItem>, u64) -> bool,
 ) -> io::Result<Imported> {
-    Reading::new(BatchId(0), dialect, Ceiling::of(models), hand).run(file)
+    let keys = Keys::new(&std::env::temp_dir());
+    let reading = Reading::new(BatchId(0), dialect, Ceiling::of(models), keys, hand);
+    let (mut imported, repeats) = reading.run(file)?;
+    let repeated = u64::try_from(repeats.len()).unwrap_or(u64::MAX);
+    imported.items = imported.items.saturating_sub(repeated);
+    imported.bad_lines += repeated;
+    for Repeat { line, first } in repeats {
+        let reason = format!("the key is that of line {first}: keys are unique in a file");
+        imported.listed.push(BadLine { line: u64::from(line), offset: 0, reason });
+    }
+    imported.order_listed();
+    Ok(imported)
+}
+
+impl Imported {
+    fn note_repeats(&mut self, repeats: &[Repeated]) {
+        let count = u64::try_from(repeats.len()).unwrap_or(u64::MAX);
+        self.bad_lines += count;
+        self.items = self.items.saturating_sub(count);
+        self.listed.extend(repeats.iter().map(|repeated| BadLine {
+            line: u64::from(repeated.number),
+            offset: repeated.offset,
+            reason: repeated.reason.clone(),
+        }));
+        self.order_listed();
+    }
+
+    /// The first bad lines by number, however they were found.
+    fn order_listed(&mut self) {
+        self.listed.sort_by_key(|bad| bad.line);
+        self.listed.truncate(caps::BAD_LINES_LISTED);
+    }
 }
 
 struct Reading<H> {
@@ -164,14 +268,12 @@ struct Reading<H> {
     hand: H,
     bytes: u64,
     slice: Vec<NewItem>,
-    /// The line of each key so far, by half of its SHA-256: 128 bits do not meet by chance. As
-    /// bytes, since a `u128` would be aligned, and an entry take 32 bytes instead of 20.
-    keys: HashMap<[u8; 16], u32>,
+    keys: Keys,
     done: Imported,
 }
 
 impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
-    fn new(batch: BatchId, dialect: Dialect, ceiling: Ceiling, hand: H) -> Self {
+    fn new(batch: BatchId, dialect: Dialect, ceiling: Ceiling, keys: Keys, hand: H) -> Self {
         Self {
             batch,
             dialect,
@@ -179,12 +281,12 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
             hand,
             bytes: 0,
             slice: Vec::with_capacity(caps::IMPORT_SLICE),
-            keys: HashMap::new(),
+            keys,
             done: Imported::default(),
         }
     }
 
-    fn run(mut self, file: File) -> io::Result<Imported> {
+    fn run(mut self, file: File) -> io::Result<(Imported, Vec<Repeat>)> {
         let file = BufReader::with_capacity(1 << 20, file);
         let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
         while let Some(line) = lines.next_line()? {
@@ -203,44 +305,45 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                     let reason = format!("the line has {length} bytes; at most {max} are taken");
                     self.bad(short, offset, length, &[], reason);
                 }
-                Content::Bytes(bytes) => self.line(short, offset, bytes),
+                Content::Bytes(bytes) => self.line(short, offset, bytes)?,
             }
             if self.slice.len() >= caps::IMPORT_SLICE && !self.flush() {
                 break;
             }
         }
         self.flush();
-        Ok(self.done)
+        Ok((self.done, self.keys.repeats()?))
     }
 
     fn has_room(&self) -> bool {
         self.done.items + self.done.bad_lines < u64::from(caps::ITEMS_MAX)
     }
 
-    fn line(&mut self, number: u32, offset: u64, bytes: &[u8]) {
+    fn line(&mut self, number: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if number == 1 && matches!(formats::options_line(bytes), Ok(Some(_))) {
-            return;
+            return Ok(());
         }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let parsed = match formats::parse_line(self.dialect, u64::from(number), bytes) {
-            Ok(None) => return,
+            Ok(None) => return Ok(()),
             Ok(Some(line)) => line,
-            Err(error) => return self.bad(number, offset, length, bytes, error.to_string()),
+            Err(error) => {
+                self.bad(number, offset, length, bytes, error.to_string());
+                return Ok(());
+            }
         };
-        if self.dialect != Dialect::Text
-            && let Some(first) = self.seen(&parsed.key, number)
-        {
-            let reason = format!("the key is that of line {first}: keys are unique in a file");
-            return self.bad(number, offset, length, bytes, reason);
-        }
         match self.ceiling.reserve(&parsed.footprint) {
             Ok((tokens, images)) => {
+                if self.dialect != Dialect::Text {
+                    self.keys.note(&parsed.key, number)?;
+                }
                 self.done.items += 1;
                 let id = self.batch.item(number);
                 self.slice.push(NewItem {
                     id,
                     offset,
                     bytes: length,
+                    hash: line_hash(bytes),
                     tokens,
                     images: images.min(COUNT_MAX),
                     text: Some(text_weight(&parsed.footprint)),
@@ -254,19 +357,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
             }
             Err(reason) => self.bad(number, offset, length, bytes, reason),
         }
-    }
-
-    /// The line that has the same key, if one had it before.
-    fn seen(&mut self, key: &str, number: u32) -> Option<u32> {
-        let hash = Sha256::digest(key.as_bytes());
-        let half: [u8; 16] = hash[..16].try_into().expect("SHA-256 has 32 bytes");
-        match self.keys.entry(half) {
-            Entry::Occupied(first) => Some(*first.get()),
-            Entry::Vacant(place) => {
-                place.insert(number);
-                None
-            }
-        }
+        Ok(())
     }
 
     /// Notes a bad line, and enters it as an item that is answered by its fault: if the file is
@@ -279,6 +370,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
             id: self.batch.item(number),
             offset,
             bytes: length.max(1),
+            hash: line_hash(bytes),
             tokens: 0,
             images: 0,
             text: None,

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::desk::{Desk, SharedRoutes};
 use super::dropped::{Rejection, options, priority_of, refusal, source_of};
+use super::export;
 use super::import::{self, Ceiling, Imported};
 use super::routes::{self, Found, Wish};
 use super::run::Shell;
@@ -81,6 +82,9 @@ impl Intake {
     async fn work(&mut self) {
         if let Err(error) = self.clear_orphans().await {
             tracing::error!(error = %chain(&error), "cannot look through working/");
+        }
+        if let Err(error) = export::clear_left_over(&self.shell.store, self.shell.bodies).await {
+            tracing::error!(error = %chain(&error), "cannot clear batches that ended");
         }
         // By the last end, or by a full disk since.
         let mut cut_off = true;
@@ -309,6 +313,8 @@ impl Intake {
             fallback: wish.fallback,
             patience_ms: options.patience_ms,
             pace: options.pace.unwrap_or(BatchPace::Asap).as_str().to_owned(),
+            template: None,
+            answers: "gemini".to_owned(),
             source,
             submitted_at: clock::now().wall,
         };
@@ -333,7 +339,6 @@ impl Intake {
     /// Reads every line into the queue, then opens the batch or rejects its file.
     async fn import(&self, batch: &Batch) -> Result<(), IntakeError> {
         let store = &self.shell.store;
-        store.clear_import(batch.id).await?;
         let path = self.shell.spool.input_path(&batch.work);
         let found = routes::found_of(batch, &self.routes.read(), &self.desk.config());
         let ceiling = Ceiling::of(&found.ceilings());
@@ -377,7 +382,7 @@ impl Intake {
 
     async fn end_rejected(&self, batch: &Batch) -> Result<(), IntakeError> {
         let store = &self.shell.store;
-        store.clear_import(batch.id).await?;
+        store.clear_items(batch.id).await?;
         store.finish_batch(batch.id, BatchState::Rejected, clock::now().wall).await?;
         Ok(())
     }

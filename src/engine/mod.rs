@@ -9,11 +9,13 @@
 //! go, `outlook` when it will be done, `intake` turns dropped files into batches, `export` finished
 //! batches into results files, and `retry` failed items into a new file.
 
+pub(crate) mod answers;
 mod batches;
 mod conclude;
 mod core;
 pub mod desk;
 pub(crate) mod dropped;
+mod duplicates;
 mod endpoints;
 mod estimate;
 pub mod eta;

@@ -213,7 +213,7 @@ impl Engine {
             paused: None,
             submitted_at: now.wall,
             remaining,
-            succeeded: 0,
+            answered: 0,
             stopped: None,
         };
         self.open(setup, now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::answers::Answers;
 use super::core::Engine;
 use super::endpoints::Endpoints;
 use super::eta::Board;
@@ -22,9 +23,8 @@ use crate::formats;
 use crate::gate::units::UnixMs;
 use crate::gate::window::AttemptId;
 use crate::spool::Spool;
-use crate::store::{
-    BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store, StoreError,
-};
+use crate::store::line_hash;
+use crate::store::{BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store};
 use crate::telemetry::chain;
 use crate::upstream::{self, Call, Client, Progress};
 
@@ -45,6 +45,8 @@ pub struct Shell {
     pub events: mpsc::Sender<Event>,
     /// Where what is expected of batches is kept.
     pub board: Board,
+    /// Where answers are kept until they are exported.
+    pub answers: Answers,
 }
 
 /// A question to the running engine.
@@ -267,22 +269,48 @@ impl Shell {
     async fn line_of(&self, work: &str, item: &QueuedItem) -> std::io::Result<Vec<u8>> {
         let path = self.spool.input_path(work);
         let (offset, bytes) = (item.offset, usize::try_from(item.bytes).unwrap_or(usize::MAX));
+        let hash = item.hash;
         let read = move || {
             let mut line = vec![0; bytes];
             std::fs::File::open(path)?.read_exact_at(&mut line, offset)?;
+            if hash.is_some_and(|hash| hash != line_hash(&line)) {
+                let changed = "it is not the line that was accepted: the file was changed";
+                return Err(std::io::Error::new(ErrorKind::UnexpectedEof, changed));
+            }
             Ok(line)
         };
         tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?
     }
 
-    /// Writes ends until they are written: what was answered must not be lost to a full disk.
-    async fn settle(&self, rows: Vec<Settlement>) -> Event {
+    /// Writes ends until they are written: what was answered must not be lost to a full disk. The
+    /// answers come first, so that the database never says of one that is not there.
+    async fn settle(&self, mut rows: Vec<Settlement>) -> Event {
+        self.keep_answers(&mut rows).await;
         let items = rows.iter().filter_map(|row| Some(row.item.as_ref()?.id)).collect();
         if let Err(error) = self.store.settle(rows.clone()).await {
             tracing::error!(error = %chain(&error), "settling failed: tried again");
             persist("settling", || self.store.settle_again(rows.clone())).await;
         }
         Event::Settled(items)
+    }
+
+    /// Moves the results lines of `rows` into the answers of their batches.
+    async fn keep_answers(&self, rows: &mut [Settlement]) {
+        let mut batches: BTreeMap<BatchId, Vec<&mut ItemUpdate>> = BTreeMap::new();
+        for item in rows.iter_mut().filter_map(|row| row.item.as_mut()) {
+            if item.line.is_some() {
+                batches.entry(BatchId::of_item(item.id)).or_default().push(item);
+            }
+        }
+        let kept = batches.into_iter().map(|(batch, mut items)| async move {
+            let lines: Vec<_> = items.iter_mut().filter_map(|item| item.line.take()).collect();
+            let append = || self.answers.append(batch, lines.clone());
+            let places = persist("keeping answers", append).await;
+            for (item, place) in items.into_iter().zip(places) {
+                item.answer = Some(place);
+            }
+        });
+        futures_util::future::join_all(kept).await;
     }
 
     async fn refuse(&self, item: QueuedItem, reason: String) -> Event {
@@ -304,6 +332,7 @@ impl Shell {
             doubts: item.doubts,
             not_before: UnixMs(0),
             line,
+            answer: None,
         };
         self.settle(vec![Settlement { attempt: None, item: Some(update) }]).await
     }
@@ -319,6 +348,7 @@ impl Shell {
     }
 
     async fn finish(&self, batch: BatchId) -> Event {
+        self.answers.close(batch).await;
         loop {
             match export::finish(&self.store, &self.spool, self.bodies, batch).await {
                 Ok(()) => return Event::Closed(batch),
@@ -348,17 +378,18 @@ impl Shell {
             }
         };
         if matches!(self.bodies, BodyRetention::For(_)) {
-            export::sweep_bodies(&self.spool, self.bodies, now.wall).await;
+            export::sweep_bodies(&self.store, &self.spool, self.bodies, now.wall).await;
         }
         Event::Sealed { project, before }
     }
 }
 
 /// Tries a write until it is done, ever more patiently.
-async fn persist<T, F, W>(doing: &'static str, mut write: F) -> T
+async fn persist<T, E, F, W>(doing: &'static str, mut write: F) -> T
 where
+    E: std::error::Error,
     F: FnMut() -> W,
-    W: Future<Output = Result<T, StoreError>>,
+    W: Future<Output = Result<T, E>>,
 {
     let mut wait = Duration::from_millis(100);
     loop {

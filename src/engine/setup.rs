@@ -60,7 +60,7 @@ pub struct BatchSetup {
     /// Items that have not come to their end.
     pub remaining: u64,
     /// Items that were answered.
-    pub succeeded: u64,
+    pub answered: u64,
     /// Why nothing of it is sent any more, and whether the user said so.
     pub stopped: Option<(String, bool)>,
 }
@@ -75,7 +75,6 @@ impl BatchSetup {
         let unknown = |column: &str, word: &str| {
             StoreError::Inconsistent(format!("batch.{column} of {} is {word}", batch.uid))
         };
-        let done = batch.succeeded + batch.failed + batch.cancelled;
         let pace: BatchPace = batch.pace.parse().map_err(|_| unknown("pace", &batch.pace))?;
         Ok(Self {
             id: batch.id,
@@ -95,8 +94,8 @@ impl BatchSetup {
             spread: pace == BatchPace::Spread,
             paused: batch.paused.clone(),
             submitted_at: batch.submitted_at,
-            remaining: batch.items.saturating_sub(done),
-            succeeded: batch.succeeded,
+            remaining: batch.items.saturating_sub(batch.ended()),
+            answered: batch.succeeded + batch.blocked,
             stopped: batch.stopped.clone().map(|reason| {
                 let cancelled = reason == CANCELLED;
                 (reason, cancelled)

@@ -570,6 +570,7 @@ fn doubt(attempt: &OpenAttempt, days: &BTreeMap<&str, QuotaDay>, now: Now) -> Se
             doubts: attempt.item_doubts + 1,
             not_before: UnixMs(0),
             line: None,
+            answer: None,
         }),
     }
 }

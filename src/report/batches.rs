@@ -50,6 +50,9 @@ pub struct BatchOut {
     pub failed: u64,
     /// Of those, cancelled.
     pub cancelled: u64,
+    /// Of those, answered with a refusal or cut off by a filter.
+    #[serde(default)]
+    pub blocked: u64,
     /// Of those, not at their end: waiting, held or under way.
     pub queued: u64,
     /// What becomes of an item whose answer was lost: `retry`, `hold` or `fail`.
@@ -179,7 +182,7 @@ impl BatchOut {
     /// there.
     #[must_use]
     pub fn new(batch: &Batch, wait: Option<(UnixMs, String)>, results: Option<&Path>) -> Self {
-        let ended = batch.succeeded.saturating_add(batch.failed).saturating_add(batch.cancelled);
+        let ended = batch.ended();
         let priority = match batch.priority {
             0 => Priority::High,
             2 => Priority::Low,
@@ -199,6 +202,7 @@ impl BatchOut {
             succeeded: batch.succeeded,
             failed: batch.failed,
             cancelled: batch.cancelled,
+            blocked: batch.blocked,
             queued: batch.items.saturating_sub(ended),
             in_doubt: batch.in_doubt.clone(),
             submitted_at: seconds(batch.submitted_at),

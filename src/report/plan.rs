@@ -368,6 +368,7 @@ impl PromptRun {
             id: 0,
             offset: 0,
             bytes: 0,
+            hash: None,
             input_tokens,
             images,
             text,

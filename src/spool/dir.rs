@@ -127,6 +127,21 @@ impl Dir {
         }
     }
 
+    /// Opens a file of our own for reading and writing, or makes it; says whether it was made.
+    pub(super) fn open_own(&self, name: &str) -> Result<(File, bool), SpoolError> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |error| SpoolError::io("open", self.join(name), error);
+        match sys::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok((File::from(fd), false)),
+            Err(Errno::NOENT) => {
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                let fd = sys::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600));
+                Ok((File::from(fd.map_err(failed)?), true))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Puts a whole file under `name`, or leaves what stands there: written aside, fsynced, then
     /// renamed over it. The rename is durable after the next [`Dir::sync`].
     pub(super) fn write_file(

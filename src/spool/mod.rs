@@ -12,6 +12,7 @@
 //! `incoming/` is written by other users, so its entries are hostile until proven: they are only
 //! reached through the directory's descriptor, by one checked name, without following links.
 
+mod answers;
 mod claim;
 mod dir;
 mod drop_in;
@@ -28,6 +29,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+pub use answers::AnswersFile;
 pub use claim::{Claimed, Release, Sidecar};
 pub use drop_in::drop_in;
 pub use error::{Refusal, SpoolError};

@@ -1,18 +1,21 @@
 //! Items: the durable queue, and the answers until they are exported.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
+use super::answers::insert_lines;
 use super::error::StoreError;
 use super::ledger::{TextWeight, count, text_weight, to_json};
 use super::queue::BatchId;
 use crate::gate::units::UnixMs;
 
-/// Items moved or deleted in one slice of the bulk lane: a few milliseconds.
+/// Items moved in one slice of the bulk lane: a few milliseconds.
 const SLICE: i64 = 1000;
 
 /// An item to be entered.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct NewItem {
     /// Its id, by [`BatchId::item`].
     pub id: i64,
@@ -20,6 +23,8 @@ pub struct NewItem {
     pub offset: u64,
     /// The line's length.
     pub bytes: u64,
+    /// What [`super::line_hash`] says of the line.
+    pub hash: i64,
     /// Input tokens to reserve.
     pub tokens: u64,
     /// Images to reserve.
@@ -34,6 +39,21 @@ pub struct NewItem {
     pub line: Option<String>,
 }
 
+/// As a list, in the order of the columns below: a name for each number would be most of the text.
+impl Serialize for NewItem {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.text;
+        (
+            (self.id, self.offset, self.bytes, self.hash, self.tokens, self.images, self.state),
+            text.map(|text| text.text_bytes),
+            text.map(|text| text.media_tokens),
+            text.map(|text| text.kind),
+            self.output_tokens_max,
+        )
+            .serialize(serializer)
+    }
+}
+
 /// An item that waits to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedItem {
@@ -43,6 +63,8 @@ pub struct QueuedItem {
     pub offset: u64,
     /// The line's length in bytes.
     pub bytes: u64,
+    /// What [`super::line_hash`] says of the line, if it was noted.
+    pub hash: Option<i64>,
     /// Input tokens to reserve.
     pub input_tokens: u64,
     /// Images to reserve.
@@ -65,30 +87,52 @@ pub(super) async fn insert_items(
 ) -> Result<(), StoreError> {
     let json = to_json(rows)?;
     sqlx::query!(
-        "INSERT INTO item (id, line_offset, line_bytes, est_input_tokens, est_images, state,
-            text_bytes, media_tokens, kind, output_tokens_max, bad)
-        SELECT value ->> 'id', value ->> 'offset', value ->> 'bytes', value ->> 'tokens',
-            value ->> 'images', value ->> 'state', value ->> '$.text.text_bytes',
-            value ->> '$.text.media_tokens', value ->> '$.text.kind',
-            value ->> 'output_tokens_max', value ->> 'state' = 2
+        "INSERT INTO item (id, line_offset, line_bytes, line_hash, est_input_tokens, est_images,
+            state, bad, text_bytes, media_tokens, kind, output_tokens_max)
+        SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2]',
+            value ->> '$[0][3]', value ->> '$[0][4]', value ->> '$[0][5]', value ->> '$[0][6]',
+            value ->> '$[0][6]' = 2, value ->> 1, value ->> 2, value ->> 3, value ->> 4
         FROM jsonb_each(?1)",
         json
     )
     .execute(&mut *conn)
     .await
     .map_err(StoreError::sql("importing items"))?;
-    if rows.iter().any(|row| row.line.is_some()) {
-        sqlx::query!(
-            "INSERT INTO result (item_id, line)
-            SELECT value ->> 'id', value ->> 'line' FROM jsonb_each(?1)
-            WHERE value ->> 'line' IS NOT NULL",
-            json
-        )
-        .execute(conn)
-        .await
-        .map_err(StoreError::sql("storing bad lines' results"))?;
-    }
-    Ok(())
+    let bad: Vec<_> = rows.iter().filter_map(|row| Some((row.id, row.line.as_ref()?))).collect();
+    if bad.is_empty() { Ok(()) } else { insert_lines(conn, &bad).await }
+}
+
+/// Turns queued items of a batch that is still imported into bad lines, which are answered so.
+/// Those that are bad already stay as they are.
+pub(super) async fn mark_bad(
+    conn: &mut SqliteConnection,
+    bad: &[(i64, String)],
+) -> Result<(), StoreError> {
+    let ids: Vec<_> = bad.iter().map(|(id, _)| id).collect();
+    let json = to_json(&ids)?;
+    let marked = sqlx::query!(
+        r#"UPDATE item SET state = 2, bad = 1
+        WHERE id IN (SELECT value FROM jsonb_each(?1)) AND state = 0
+        RETURNING id AS "id!""#,
+        json
+    )
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::sql("marking bad lines"))?;
+    let marked: BTreeSet<_> = marked.into_iter().map(|row| row.id).collect();
+    let lines = bad.iter().filter(|(id, _)| marked.contains(id)).map(|(id, line)| (*id, line));
+    insert_lines(conn, &lines.collect::<Vec<_>>()).await
+}
+
+/// The last line of a batch that is in the queue, 0 when none is.
+pub(super) async fn imported(pool: &SqlitePool, id: BatchId) -> Result<u64, StoreError> {
+    let (first, end) = id.range();
+    let last =
+        sqlx::query_scalar!("SELECT max(id) FROM item WHERE id >= ?1 AND id < ?2", first, end)
+            .fetch_one(pool)
+            .await
+            .map_err(StoreError::sql("looking how far an import came"))?;
+    Ok(last.map_or(0, BatchId::line_of_item))
 }
 
 /// Moves one slice of a stopped batch's queued or held items to their end: failed, or cancelled.
@@ -183,7 +227,7 @@ pub(super) async fn requeue(
     let moved: Vec<i64> = moved.into_iter().map(|row| row.id).collect();
     let count = i64::try_from(moved.len()).unwrap_or(i64::MAX);
     let json = to_json(&moved)?;
-    sqlx::query!("DELETE FROM result WHERE item_id IN (SELECT value FROM jsonb_each(?1))", json)
+    sqlx::query!("DELETE FROM answer WHERE item_id IN (SELECT value FROM jsonb_each(?1))", json)
         .execute(&mut *conn)
         .await
         .map_err(StoreError::sql("clearing results of failed items"))?;
@@ -192,43 +236,6 @@ pub(super) async fn requeue(
         .await
         .map_err(StoreError::sql("counting items"))?;
     Ok(count.unsigned_abs())
-}
-
-/// Deletes one slice of a batch's results, and with `items` its items too (a rejected file's, of
-/// which nothing was sent). True when none is left.
-pub(super) async fn clear_slice(
-    conn: &mut SqliteConnection,
-    id: BatchId,
-    items: bool,
-) -> Result<bool, StoreError> {
-    let (first, end) = id.range();
-    let results = sqlx::query!(
-        "DELETE FROM result WHERE item_id IN
-            (SELECT item_id FROM result WHERE item_id >= ?1 AND item_id < ?2 LIMIT ?3)",
-        first,
-        end,
-        SLICE
-    )
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::sql("clearing results"))?
-    .rows_affected();
-    let mut left = results >= u64::try_from(SLICE).unwrap_or(u64::MAX);
-    if items && !left {
-        let done = sqlx::query!(
-            "DELETE FROM item WHERE id IN
-                (SELECT id FROM item WHERE id >= ?1 AND id < ?2 LIMIT ?3)",
-            first,
-            end,
-            SLICE
-        )
-        .execute(conn)
-        .await
-        .map_err(StoreError::sql("clearing items"))?
-        .rows_affected();
-        left = done >= u64::try_from(SLICE).unwrap_or(u64::MAX);
-    }
-    Ok(!left)
 }
 
 /// The next `limit` queued items of a batch after item `after`.
@@ -241,8 +248,8 @@ pub(super) async fn queued(
     let (first, end) = id.range();
     let after = after.max(first);
     let rows = sqlx::query!(
-        "SELECT id, line_offset, line_bytes, est_input_tokens, est_images, attempts, doubts,
-            not_before, text_bytes, media_tokens, kind, output_tokens_max
+        "SELECT id, line_offset, line_bytes, line_hash, est_input_tokens, est_images, attempts,
+            doubts, not_before, text_bytes, media_tokens, kind, output_tokens_max
         FROM item WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         after,
         end,
@@ -257,6 +264,7 @@ pub(super) async fn queued(
                 id: row.id,
                 offset: count("item.line_offset", row.line_offset)?,
                 bytes: count("item.line_bytes", row.line_bytes)?,
+                hash: row.line_hash,
                 input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
                 images: count("item.est_images", row.est_images)?,
                 text: text_weight(row.text_bytes, row.media_tokens, row.kind)?,
@@ -299,6 +307,7 @@ pub(super) async fn queue_mean(
         id: after + 1,
         offset: 0,
         bytes: 0,
+        hash: None,
         input_tokens: count("item.est_input_tokens", row.tokens)?,
         images: count("item.est_images", row.images)?,
         text: None,
@@ -311,57 +320,6 @@ pub(super) async fn queue_mean(
         not_before: UnixMs(0),
     };
     Ok((items, item))
-}
-
-/// An item of the export, with its results line if it was given one.
-#[derive(Clone, Debug)]
-pub struct ExportItem {
-    /// Its id.
-    pub id: i64,
-    /// Where its line starts.
-    pub offset: u64,
-    /// The line's length.
-    pub bytes: u64,
-    /// The `state` column.
-    pub state: i64,
-    /// Attempts whose fate is unknown.
-    pub doubts: i64,
-    /// The results line.
-    pub line: Option<String>,
-}
-
-/// The next `limit` items of a batch after item `after`, in input order, with their results.
-pub(super) async fn export(
-    pool: &SqlitePool,
-    id: BatchId,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<ExportItem>, StoreError> {
-    let (first, end) = id.range();
-    let after = after.max(first);
-    let rows = sqlx::query!(
-        r#"SELECT i.id, i.line_offset, i.line_bytes, i.state, i.doubts, r.line AS "line?"
-        FROM item AS i LEFT JOIN result AS r ON r.item_id = i.id
-        WHERE i.id > ?1 AND i.id < ?2 ORDER BY i.id LIMIT ?3"#,
-        after,
-        end,
-        limit
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::sql("reading results"))?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(ExportItem {
-                id: row.id,
-                offset: count("item.line_offset", row.line_offset)?,
-                bytes: count("item.line_bytes", row.line_bytes)?,
-                state: row.state,
-                doubts: row.doubts,
-                line: row.line,
-            })
-        })
-        .collect()
 }
 
 /// The line of an item in its job file.
@@ -408,14 +366,24 @@ pub(super) async fn failed_lines(
         .collect()
 }
 
-/// The finished batches of which results are left.
-pub(super) async fn finished_with_results(pool: &SqlitePool) -> Result<Vec<BatchId>, StoreError> {
+/// The lines of some items of a batch.
+pub(super) async fn lines_of(pool: &SqlitePool, ids: &[i64]) -> Result<Vec<ItemLine>, StoreError> {
+    let json = to_json(ids)?;
     let rows = sqlx::query!(
-        "SELECT id FROM batch WHERE state >= 2 AND EXISTS (SELECT 1 FROM result
-            WHERE item_id >= batch.id << 32 AND item_id < (batch.id + 1) << 32)"
+        "SELECT id, line_offset, line_bytes FROM item
+        WHERE id IN (SELECT value FROM jsonb_each(?1)) ORDER BY id",
+        json
     )
     .fetch_all(pool)
     .await
-    .map_err(StoreError::sql("looking for results left over"))?;
-    Ok(rows.into_iter().map(|row| BatchId(row.id)).collect())
+    .map_err(StoreError::sql("looking for lines"))?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ItemLine {
+                id: row.id,
+                offset: count("item.line_offset", row.line_offset)?,
+                bytes: count("item.line_bytes", row.line_bytes)?,
+            })
+        })
+        .collect()
 }

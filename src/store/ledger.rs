@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
+use super::answers::AnswerAt;
 use super::error::StoreError;
 use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, UnixMs, Weights};
@@ -138,6 +139,8 @@ pub enum ItemState {
     Cancelled,
     /// Waits for a word of the user.
     Held,
+    /// Answered, with a refusal or cut off by a filter.
+    Blocked,
 }
 
 impl From<ItemState> for i64 {
@@ -148,6 +151,7 @@ impl From<ItemState> for i64 {
             ItemState::Failed => 2,
             ItemState::Cancelled => 3,
             ItemState::Held => 4,
+            ItemState::Blocked => 5,
         }
     }
 }
@@ -165,8 +169,10 @@ pub struct ItemUpdate {
     pub doubts: u32,
     /// Not to be sent before this.
     pub not_before: UnixMs,
-    /// Its results line, when it has come to its end.
+    /// Its results line, when it has come to its end and the line is not in the batch's answers.
     pub line: Option<String>,
+    /// Where its results line stands there.
+    pub answer: Option<AnswerAt>,
 }
 
 /// What is written together when something ended.
@@ -342,21 +348,25 @@ pub(super) async fn update_items(
         return Ok(());
     }
     sqlx::query!(
-        "INSERT INTO result (item_id, line)
-        SELECT value ->> 'id', value ->> 'line' FROM jsonb_each(?1)
-        WHERE value ->> 'line' IS NOT NULL",
+        "INSERT INTO answer (item_id, line, line_offset, line_bytes, line_hash)
+        SELECT value ->> 'id', value ->> 'line', value ->> '$.answer.offset',
+            value ->> '$.answer.bytes', value ->> '$.answer.hash'
+        FROM jsonb_each(?1)
+        WHERE value ->> 'line' IS NOT NULL OR value ->> '$.answer.offset' IS NOT NULL",
         json
     )
     .execute(&mut *conn)
     .await
-    .map_err(StoreError::sql("storing results"))?;
+    .map_err(StoreError::sql("storing answers"))?;
     sqlx::query!(
         "UPDATE batch SET succeeded = batch.succeeded + d.succeeded,
-            failed = batch.failed + d.failed, cancelled = batch.cancelled + d.cancelled
+            failed = batch.failed + d.failed, cancelled = batch.cancelled + d.cancelled,
+            blocked = batch.blocked + d.blocked
         FROM (SELECT (value ->> 'id') >> 32 AS batch_id,
                 sum((value ->> 'state') = 1) AS succeeded,
                 sum((value ->> 'state') = 2) AS failed,
-                sum((value ->> 'state') = 3) AS cancelled
+                sum((value ->> 'state') = 3) AS cancelled,
+                sum((value ->> 'state') = 5) AS blocked
             FROM jsonb_each(?1) GROUP BY 1) AS d
         WHERE batch.id = d.batch_id",
         json

@@ -5,10 +5,9 @@
 //! a pool that cannot write. To add a query, write one function in the file of its subject and one
 //! method here.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sqlx::SqlitePool;
-
+mod answers;
 mod connect;
 mod error;
 mod items;
@@ -17,6 +16,7 @@ mod ledger;
 mod limits;
 mod pauses;
 mod queue;
+mod reader;
 mod recall;
 mod usage;
 mod writer;
@@ -24,9 +24,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use answers::{AnswerAt, ExportItem, line_hash};
 pub(crate) use connect::database_path;
 pub use error::StoreError;
-pub use items::{ExportItem, ItemLine, NewItem, QueuedItem};
+pub use items::{ItemLine, NewItem, QueuedItem};
 pub use keys::KeyState;
 pub use ledger::{
     AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
@@ -34,12 +35,14 @@ pub use ledger::{
 pub use limits::{KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit};
 pub use pauses::Pause;
 pub use queue::{Batch, BatchId, BatchState, NewBatch, Source};
+pub use reader::Reader;
 pub use recall::{DayUseRow, Observation, OpenAttempt, RecentAttempt, RecentCharge};
 pub use usage::{DayTotal, GroupBy, UsageFilter, UsageRow};
 
-use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, UnixMs};
 use crate::gate::window::AttemptId;
+use answers::Clear;
+use writer::Durability;
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -49,12 +52,6 @@ pub struct Store {
     writer: writer::Writer,
     reader: Reader,
     _lock: std::sync::Arc<connect::Lock>,
-}
-
-/// The database of one state directory, open for reading: also beside a running daemon.
-#[derive(Clone, Debug)]
-pub struct Reader {
-    pool: SqlitePool,
 }
 
 impl Store {
@@ -189,10 +186,23 @@ impl Store {
             .await
     }
 
-    /// Enters a slice of items; at most a thousand or so, for the lane's sake.
+    /// Enters a slice of items; at most a thousand or so, for the lane's sake. It is durable with
+    /// [`Store::open_batch`] at the latest.
     pub async fn import_items(&self, items: Vec<NewItem>) -> Result<(), StoreError> {
         self.writer
-            .bulk(move |conn| Box::pin(async move { items::insert_items(conn, &items).await }))
+            .bulk_with(Durability::Later, move |conn| {
+                Box::pin(async move { items::insert_items(conn, &items).await })
+            })
+            .await
+    }
+
+    /// Turns queued items of a batch that is still imported into bad lines, each with the results
+    /// line that answers it; at most a thousand or so.
+    pub async fn mark_bad(&self, bad: Vec<(i64, String)>) -> Result<(), StoreError> {
+        self.writer
+            .bulk_with(Durability::Later, move |conn| {
+                Box::pin(async move { items::mark_bad(conn, &bad).await })
+            })
             .await
     }
 
@@ -277,25 +287,26 @@ impl Store {
         Ok(())
     }
 
-    /// Ends a batch whose results are durable, and clears them from the database.
+    /// Ends a batch whose results are durable.
     pub async fn finish_batch(
         &self,
         id: BatchId,
         state: BatchState,
         at: UnixMs,
     ) -> Result<(), StoreError> {
-        self.writer.bulk(move |conn| Box::pin(queue::finish(conn, id, state, at))).await?;
-        self.clear(id, false).await
+        self.writer.bulk(move |conn| Box::pin(queue::finish(conn, id, state, at))).await
     }
 
-    /// Clears the results of a batch whose end a crash overtook.
-    pub async fn clear_results(&self, id: BatchId) -> Result<(), StoreError> {
-        self.clear(id, false).await
+    /// Deletes what an ended batch's results say: its answers, and all items but the failed ones,
+    /// which may be tried again.
+    pub async fn clear_ended(&self, id: BatchId) -> Result<(), StoreError> {
+        self.clear(id, Clear::Ended).await
     }
 
-    /// Clears what was imported of a file, before it is imported again or rejected.
-    pub async fn clear_import(&self, id: BatchId) -> Result<(), StoreError> {
-        self.clear(id, true).await
+    /// Deletes every item and answer of a batch: its file is imported anew, was rejected, or is
+    /// not kept any more.
+    pub async fn clear_items(&self, id: BatchId) -> Result<(), StoreError> {
+        self.clear(id, Clear::All).await
     }
 
     /// Notes why a file is rejected; `finish_batch` follows when it has been moved.
@@ -330,218 +341,16 @@ impl Store {
             .await
     }
 
-    async fn clear(&self, id: BatchId, items: bool) -> Result<(), StoreError> {
-        while !self.writer.bulk(move |conn| Box::pin(items::clear_slice(conn, id, items))).await? {}
+    /// Not durable at once: what a power cut brings back is cleared at the next start.
+    async fn clear(&self, id: BatchId, clear: Clear) -> Result<(), StoreError> {
+        while !self
+            .writer
+            .bulk_with(Durability::Later, move |conn| {
+                Box::pin(answers::clear_slice(conn, id, clear))
+            })
+            .await?
+        {}
         Ok(())
-    }
-}
-
-impl Reader {
-    /// Opens the database of a state directory for reading.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { pool: connect::readers(&PathBuf::from(&database_path(state_dir)))? })
-    }
-
-    /// The newest batches, newest first.
-    pub async fn batches(&self, limit: i64) -> Result<Vec<Batch>, StoreError> {
-        queue::list(&self.pool, limit).await
-    }
-
-    /// The batches that are not finished, oldest first.
-    pub async fn unfinished_batches(&self) -> Result<Vec<Batch>, StoreError> {
-        queue::unfinished(&self.pool).await
-    }
-
-    /// The finished batches of which results are left in the database.
-    pub async fn finished_with_results(&self) -> Result<Vec<BatchId>, StoreError> {
-        items::finished_with_results(&self.pool).await
-    }
-
-    /// One batch by the id that users see.
-    pub async fn batch_by_uid(&self, uid: &str) -> Result<Option<Batch>, StoreError> {
-        queue::by_uid(&self.pool, uid).await
-    }
-
-    /// The day before which a project's days are sealed.
-    pub async fn sealed_before(&self, project_id: i64) -> Result<Option<String>, StoreError> {
-        usage::sealed_before(&self.pool, project_id).await
-    }
-
-    /// One batch by its row id.
-    pub async fn batch(&self, id: BatchId) -> Result<Batch, StoreError> {
-        queue::by_id(&self.pool, id).await
-    }
-
-    /// The next page of a batch's queue.
-    pub async fn queued(
-        &self,
-        id: BatchId,
-        after: i64,
-        limit: i64,
-    ) -> Result<Vec<QueuedItem>, StoreError> {
-        items::queued(&self.pool, id, after, limit).await
-    }
-
-    /// The next page of a batch's items with their results.
-    pub async fn export(
-        &self,
-        id: BatchId,
-        after: i64,
-        limit: i64,
-    ) -> Result<Vec<ExportItem>, StoreError> {
-        items::export(&self.pool, id, after, limit).await
-    }
-
-    /// The next page of a batch's failed items, bad lines excepted, with their lines.
-    pub async fn failed_lines(
-        &self,
-        id: BatchId,
-        after: i64,
-        limit: i64,
-    ) -> Result<Vec<ItemLine>, StoreError> {
-        items::failed_lines(&self.pool, id, after, limit).await
-    }
-
-    /// An unfinished batch made of the same content under the same name by the same owner.
-    pub async fn same_file(
-        &self,
-        file_name: &str,
-        source: &Source,
-    ) -> Result<Option<(BatchId, String)>, StoreError> {
-        queue::same_file(&self.pool, file_name, source).await
-    }
-
-    /// The batch made of this very drop.
-    pub async fn same_drop(
-        &self,
-        source: &Source,
-    ) -> Result<Option<(BatchId, String)>, StoreError> {
-        queue::same_drop(&self.pool, source).await
-    }
-
-    /// The attempts that a crash left open.
-    pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
-        recall::open_attempts(&self.pool).await
-    }
-
-    /// The settled attempts reserved at most `back_ms` before `now`, or a little earlier.
-    pub async fn attempts_back(
-        &self,
-        now: Now,
-        back_ms: u64,
-    ) -> Result<Vec<RecentAttempt>, StoreError> {
-        let first = recall::first_attempt_back(&self.pool, now, back_ms).await?;
-        recall::recent_attempts(&self.pool, first).await
-    }
-
-    /// What the attempts reserved at or after `since` charged to quota days.
-    pub async fn day_charges(&self, since: UnixMs) -> Result<Vec<DayUseRow>, StoreError> {
-        let first = recall::first_attempt_since(&self.pool, since).await?;
-        recall::day_charges(&self.pool, first).await
-    }
-
-    /// What the batch attempts took that were reserved at most `back_ms` before `now`, or a little
-    /// earlier, oldest first.
-    pub async fn recent_charges(
-        &self,
-        now: Now,
-        back_ms: u64,
-    ) -> Result<Vec<RecentCharge>, StoreError> {
-        let first = recall::first_attempt_back(&self.pool, now, back_ms).await?;
-        recall::recent_charges(&self.pool, first, now).await
-    }
-
-    /// How many items of a batch wait behind item `after`, and one that weighs what they do in the
-    /// mean.
-    pub async fn queue_mean(
-        &self,
-        id: BatchId,
-        after: i64,
-    ) -> Result<(u64, QueuedItem), StoreError> {
-        items::queue_mean(&self.pool, id, after).await
-    }
-
-    /// Everything that users hold.
-    pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        pauses::all(&self.pool).await
-    }
-
-    /// Boots of the machine on which a daemon has run.
-    pub async fn boots(&self) -> Result<u64, StoreError> {
-        recall::boots(&self.pool).await
-    }
-
-    /// What the last `back` attempts teach estimates, oldest first.
-    pub async fn observations(&self, back: i64) -> Result<Vec<Observation>, StoreError> {
-        recall::observations(&self.pool, back).await
-    }
-
-    /// The id that the next attempt gets.
-    pub async fn next_attempt(&self) -> Result<AttemptId, StoreError> {
-        recall::next_attempt(&self.pool).await
-    }
-
-    /// The wall-clock instant of the ledger's last row, and whether that is of another boot.
-    pub async fn last_wall(&self) -> Result<Option<(UnixMs, bool)>, StoreError> {
-        recall::last_wall(&self.pool).await
-    }
-
-    /// The usage report's sums.
-    pub async fn usage(
-        &self,
-        by: GroupBy,
-        filter: &UsageFilter,
-    ) -> Result<Vec<UsageRow>, StoreError> {
-        let first = recall::first_attempt_since(&self.pool, filter.since).await?;
-        usage::usage(&self.pool, by, filter, first).await
-    }
-
-    /// Every sealed sum, oldest first.
-    pub async fn day_totals(&self) -> Result<Vec<DayTotal>, StoreError> {
-        usage::day_totals(&self.pool).await
-    }
-
-    /// Every limit that users set.
-    pub async fn set_limits(&self) -> Result<Vec<SetLimit>, StoreError> {
-        limits::sets(&self.pool).await
-    }
-
-    /// The newest changes of a project's limits, newest first.
-    pub async fn limit_events(
-        &self,
-        project_id: i64,
-        limit: i64,
-    ) -> Result<Vec<LimitEvent>, StoreError> {
-        limits::events(&self.pool, project_id, limit).await
-    }
-
-    /// What every bucket has learned, as JSON.
-    pub async fn memories(&self) -> Result<Vec<(BucketId, String)>, StoreError> {
-        limits::memories(&self.pool).await
-    }
-
-    /// Which bucket counts in which other.
-    pub async fn aliases(&self) -> Result<Vec<(BucketId, BucketId)>, StoreError> {
-        limits::aliases(&self.pool).await
-    }
-
-    /// How every key stood of which something is kept.
-    pub async fn key_states(&self) -> Result<Vec<KeyState>, StoreError> {
-        keys::states(&self.pool).await
-    }
-
-    /// The name of the key that each project used last, among the last `back` attempts.
-    pub async fn last_keys(&self, back: i64) -> Result<Vec<(i64, String)>, StoreError> {
-        let first = recall::next_attempt(&self.pool).await?.0.saturating_sub(back);
-        keys::last(&self.pool, first).await
-    }
-
-    /// Every model that was ever entered.
-    pub async fn models(&self) -> Result<Vec<KnownModel>, StoreError> {
-        limits::models(&self.pool).await
     }
 }
 

@@ -48,9 +48,9 @@ pub enum BatchState {
     Importing,
     /// Its items are sent as the quota allows.
     Open,
-    /// Every item has come to its end, and at least one succeeded.
+    /// Every item has come to its end, and at least one was answered.
     Done,
-    /// Every item has come to its end, and none succeeded.
+    /// Every item has come to its end, and none was answered.
     Failed,
     /// The user cancelled it.
     Cancelled,
@@ -154,6 +154,10 @@ pub struct NewBatch {
     pub patience_ms: Option<u64>,
     /// `asap` or `spread`.
     pub pace: String,
+    /// What becomes a prompt of a record of text or CSV, as JSON.
+    pub template: Option<String>,
+    /// The dialect of its results: `gemini` or `openai`.
+    pub answers: String,
     /// The accepted file.
     pub source: Source,
     /// When.
@@ -207,6 +211,10 @@ pub struct Batch {
     pub patience_ms: Option<u64>,
     /// `asap` or `spread`.
     pub pace: String,
+    /// What becomes a prompt of a record of text or CSV, as JSON.
+    pub template: Option<String>,
+    /// The dialect of its results: `gemini` or `openai`.
+    pub answers: String,
     /// Why a user holds it.
     pub paused: Option<String>,
     /// Where it stands.
@@ -227,10 +235,22 @@ pub struct Batch {
     pub failed: u64,
     /// Of those, cancelled.
     pub cancelled: u64,
+    /// Of those, answered with a refusal or cut off by a filter.
+    pub blocked: u64,
     /// When it was accepted.
     pub submitted_at: UnixMs,
     /// When its results were durable.
     pub finished_at: Option<UnixMs>,
+}
+
+impl Batch {
+    /// How many of its items have come to their end.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        [self.succeeded, self.failed, self.cancelled, self.blocked]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
 }
 
 macro_rules! batches {
@@ -241,7 +261,8 @@ macro_rules! batches {
                 b.on_bad_line, b.not_before, b.state, b.stopped, b.sha256,
                 b.source_bytes, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
                 b.submitted_at, b.finished_at, b.deadline, b.max_cost_nanos, b.spent_nanos,
-                b.pool, b.fallback, b.patience_ms, b.pace, b.paused
+                b.pool, b.fallback, b.patience_ms, b.pace, b.paused, b.template, b.answers,
+                b.blocked
             FROM batch AS b JOIN project AS p ON p.id = b.project_id "# + $tail
             $(, $arg)*
         )
@@ -269,6 +290,8 @@ macro_rules! batches {
                 fallback: Vec::new(),
                 patience_ms: row.patience_ms.map(i64::unsigned_abs),
                 pace: row.pace,
+                template: row.template,
+                answers: row.answers,
                 paused: row.paused,
                 state: BatchState::Open,
                 stopped: row.stopped,
@@ -279,6 +302,7 @@ macro_rules! batches {
                 succeeded: u64::try_from(row.succeeded).unwrap_or(0),
                 failed: u64::try_from(row.failed).unwrap_or(0),
                 cancelled: u64::try_from(row.cancelled).unwrap_or(0),
+                blocked: u64::try_from(row.blocked).unwrap_or(0),
                 submitted_at: UnixMs(row.submitted_at),
                 finished_at: row.finished_at.map(UnixMs),
             },
@@ -360,9 +384,9 @@ pub(super) async fn insert(
         "INSERT INTO batch (uid, work, file_name, out_name, dialect, project_id, bucket_id, model,
             tenant, priority, in_doubt, on_bad_line, not_before, state, source_dev, source_ino,
             source_mtime_ns, source_bytes, source_uid, sha256, submitted_at, deadline,
-            max_cost_nanos, pool, fallback, patience_ms, pace)
+            max_cost_nanos, pool, fallback, patience_ms, pace, template, answers)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, ?14, ?15, ?16, ?17, ?18,
-            ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+            ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
         new.uid,
         new.work,
         new.file_name,
@@ -388,7 +412,9 @@ pub(super) async fn insert(
         new.pool,
         fallback,
         patience,
-        new.pace
+        new.pace,
+        new.template,
+        new.answers
     )
     .execute(conn)
     .await

@@ -18,6 +18,7 @@ use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
+use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Weights};
 
 const BOOT: &str = "boot-1";
@@ -78,6 +79,8 @@ impl Fixture {
             fallback: vec!["other".to_owned(), "third".to_owned()],
             patience_ms: Some(60_000),
             pace: "spread".to_owned(),
+            template: None,
+            answers: "gemini".to_owned(),
             source: source(uid),
             submitted_at: NOON,
         }
@@ -135,6 +138,7 @@ fn item(batch: BatchId, number: u32) -> NewItem {
         id: batch.item(number),
         offset: u64::from(number) * 100,
         bytes: 99,
+        hash: 7,
         tokens: 7,
         images: 1,
         state: 0,
@@ -177,6 +181,7 @@ fn moved(id: i64, state: ItemState) -> ItemUpdate {
         doubts: 2,
         not_before: UnixMs(0),
         line: line.then(|| format!("line of {}\n", BatchId::line_of_item(id))),
+        answer: None,
     }
 }
 

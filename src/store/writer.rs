@@ -32,6 +32,16 @@ pub(super) struct Writer {
     bulk: mpsc::Sender<Bulk>,
 }
 
+/// When a transaction of the bulk lane survives a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Before its caller hears of it.
+    Now,
+    /// With the next one that is durable at once, or not at all: for rows that nobody relies on
+    /// before that. Transactions stay whole and in order either way.
+    Later,
+}
+
 enum Fast {
     Reserve(Vec<NewAttempt>, Ack<()>),
     /// With `true` a commit of the same may have been durable although it was reported as failed.
@@ -40,6 +50,7 @@ enum Fast {
 
 struct Bulk {
     job: Job,
+    durability: Durability,
     fail: Box<dyn FnOnce(StoreError) + Send>,
 }
 
@@ -48,7 +59,8 @@ impl Writer {
     pub(super) fn start(path: PathBuf, conn: SqliteConnection) -> Self {
         let (fast, fast_in) = mpsc::channel(LANE_MAX);
         let (bulk, bulk_in) = mpsc::channel(LANE_MAX);
-        let task = Task { path, conn: Some(conn), fast: fast_in, bulk: bulk_in };
+        let durability = Durability::Now;
+        let task = Task { path, conn: Some(conn), durability, fast: fast_in, bulk: bulk_in };
         tokio::spawn(task.run());
         Self { fast, bulk }
     }
@@ -79,6 +91,21 @@ impl Writer {
             + Send
             + 'static,
     {
+        self.bulk_with(Durability::Now, job).await
+    }
+
+    /// The same, durable now or later.
+    pub(super) async fn bulk_with<T, F>(
+        &self,
+        durability: Durability,
+        job: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>>
+            + Send
+            + 'static,
+    {
         let (ack, answer) = oneshot::channel::<Result<T, StoreError>>();
         let ack = std::sync::Arc::new(std::sync::Mutex::new(Some(ack)));
         let tell = move |ack: &std::sync::Mutex<Option<Ack<T>>>, result| {
@@ -97,7 +124,7 @@ impl Writer {
             })
         });
         let fail = Box::new(move |error| tell(&failing, Err(error)));
-        let sent = self.bulk.send(Bulk { job, fail }).await;
+        let sent = self.bulk.send(Bulk { job, durability, fail }).await;
         sent.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -106,6 +133,8 @@ impl Writer {
 struct Task {
     path: PathBuf,
     conn: Option<SqliteConnection>,
+    /// What `conn` is set to.
+    durability: Durability,
     fast: mpsc::Receiver<Fast>,
     bulk: mpsc::Receiver<Bulk>,
 }
@@ -156,13 +185,13 @@ impl Task {
     }
 
     async fn try_group(&mut self, group: &[Fast]) -> Result<(), StoreError> {
-        let conn = self.begin().await?;
+        let conn = self.begin_with(Durability::Now).await?;
         let applied = apply(conn, group).await;
         self.end(applied).await
     }
 
     async fn commit_bulk(&mut self, bulk: Bulk) {
-        let applied = match self.begin().await {
+        let applied = match self.begin_with(bulk.durability).await {
             Ok(conn) => (bulk.job)(conn).await,
             Err(error) => Err(error),
         };
@@ -175,12 +204,33 @@ impl Task {
         }
     }
 
+    /// Begins a transaction whose commit is synced, or is not. The setting belongs to the
+    /// connection, so it is set before each; a new one has it.
+    async fn begin_with(
+        &mut self,
+        durability: Durability,
+    ) -> Result<&mut SqliteConnection, StoreError> {
+        if self.durability != durability || self.conn.is_none() {
+            let conn = match self.conn.take() {
+                Some(conn) => conn,
+                None => connect::writer(&self.path).await?,
+            };
+            let pragma = match durability {
+                Durability::Now => "PRAGMA synchronous=FULL",
+                Durability::Later => "PRAGMA synchronous=NORMAL",
+            };
+            let conn = self.conn.insert(conn);
+            if let Err(source) = sqlx::query(pragma).execute(&mut *conn).await {
+                self.conn = None;
+                return Err(StoreError::sql("setting when commits are synced")(source));
+            }
+            self.durability = durability;
+        }
+        self.begin().await
+    }
+
     async fn begin(&mut self) -> Result<&mut SqliteConnection, StoreError> {
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => connect::writer(&self.path).await?,
-        };
-        let conn = self.conn.insert(conn);
+        let Some(conn) = self.conn.as_mut() else { return Err(StoreError::Closed) };
         // Plain statements, not sqlx's transaction type: its depth counter goes wrong for ever when
         // SQLite rolls back by itself on a full disk.
         let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut *conn).await;

@@ -171,6 +171,8 @@ async fn enter(store: &Store, site: &Site, file_name: &str, submitted_at: UnixMs
         fallback: Vec::new(),
         patience_ms: None,
         pace: "asap".to_owned(),
+        template: None,
+        answers: "gemini".to_owned(),
         source: Source {
             dev: stat.dev().cast_signed(),
             ino: stat.ino().cast_signed(),

@@ -47,6 +47,7 @@ impl Sim {
             id: id.item(line),
             offset: 0,
             bytes: 10,
+            hash: None,
             input_tokens: 10,
             images: 0,
             attempts: 0,
@@ -72,7 +73,7 @@ impl Sim {
             submitted_at: UnixMs(0),
             not_before: None,
             remaining: items.into(),
-            succeeded: 0,
+            answered: 0,
             stopped: None,
         };
         Self {

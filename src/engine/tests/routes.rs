@@ -208,6 +208,8 @@ async fn entered(store: &Store, routes: &Routes, pool: &str) -> Batch {
         fallback: vec!["m".to_owned(), "lite".to_owned()],
         patience_ms: None,
         pace: "asap".to_owned(),
+        template: None,
+        answers: "gemini".to_owned(),
         source: Source { dev: 1, ino: 2, mtime_ns: 3, bytes: 4, uid: 5, sha256: "sha".to_owned() },
         submitted_at: NOW.wall,
     };

@@ -162,7 +162,7 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
         paused: None,
         submitted_at: UnixMs(0),
         remaining: 0,
-        succeeded: 0,
+        answered: 0,
         stopped: None,
     }
 }
@@ -263,6 +263,7 @@ impl World {
                 id,
                 offset: u64::from(number) * 100,
                 bytes: 99,
+                hash: Some(7),
                 input_tokens,
                 images: 0,
                 attempts: 0,
@@ -535,16 +536,20 @@ impl World {
         attempt.end = Some(end.end);
         attempt.error = end.error;
         attempt.act = Some(end.act);
-        let ItemUpdate { id, state, attempts, doubts, not_before, line } =
+        let ItemUpdate { id, state, attempts, doubts, not_before, line, answer } =
             row.item.expect("an attempt of a batch has an item");
         let item = self.items.get_mut(&id).expect("a known item");
         assert_eq!(item.state, ItemState::Queued, "{id} is moved on twice");
         item.queued = QueuedItem { attempts, doubts, not_before, ..item.queued.clone() };
+        assert_eq!(answer, None, "the engine places no answer");
         item.line = line;
         match state {
             ItemState::Queued => {}
             ItemState::Held => item.state = state,
-            ItemState::Succeeded | ItemState::Failed | ItemState::Cancelled => self.end(id, state),
+            ItemState::Succeeded
+            | ItemState::Failed
+            | ItemState::Cancelled
+            | ItemState::Blocked => self.end(id, state),
         }
     }
 

@@ -119,6 +119,8 @@ impl Ledger {
             fallback: Vec::new(),
             patience_ms: None,
             pace: "asap".to_owned(),
+            template: None,
+            answers: "gemini".to_owned(),
             source,
             submitted_at: at("2026-12-01T19:00:00Z"),
         };
@@ -129,6 +131,7 @@ impl Ledger {
             id: id.item(1),
             offset: 0,
             bytes: 4,
+            hash: 7,
             tokens: 1_000,
             images: 0,
             state: 0,

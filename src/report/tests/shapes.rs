@@ -158,6 +158,8 @@ pub(super) fn batch() -> Batch {
         fallback: Vec::new(),
         patience_ms: None,
         pace: "asap".to_owned(),
+        template: None,
+        answers: "gemini".to_owned(),
         paused: None,
         state: BatchState::Open,
         stopped: None,
@@ -168,6 +170,7 @@ pub(super) fn batch() -> Batch {
         succeeded: 1_000,
         failed: 30,
         cancelled: 4,
+        blocked: 0,
         submitted_at: at("2026-11-22T18:00:00.999Z"),
         finished_at: None,
     }
@@ -181,7 +184,7 @@ fn an_open_batch_says_what_it_waits_for() {
         "id": "01930000-0000-7000-8000-000000000001", "name": "jobs.2", "file": "jobs.jsonl",
         "project": "demo", "model": "gemini-2.0-flash", "tenant": "ada", "priority": "high",
         "state": "open", "items": 1_234, "succeeded": 1_000, "failed": 30, "cancelled": 4,
-        "queued": 200, "in_doubt": "hold", "submitted_at": "2026-11-22T18:00:00Z",
+        "blocked": 0, "queued": 200, "in_doubt": "hold", "submitted_at": "2026-11-22T18:00:00Z",
         "waiting_until": "2026-11-22T19:00:08Z", "reason": "rpm: needs 1, 0 of 15 free",
         "dropped_again": 0,
     });

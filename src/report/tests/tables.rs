@@ -115,8 +115,8 @@ fn batches_as_a_table() {
     let out = BatchOut::new(&shapes::batch(), Some(wait), None).with_eta(Some(eta));
     let report = BatchesReport::new(vec![out.clone()], at("2026-11-22T19:00:00Z"));
     insta::assert_snapshot!(table::batches(&report, PLAIN), @r#"
-id                                    name    project  model             state  items  succeeded  failed  queued  submitted at          waiting until         done by
-01930000-0000-7000-8000-000000000001  jobs.2  demo     gemini-2.0-flash  open   1,234      1,000      30     200  2026-11-22T18:00:00Z  2026-11-22T19:00:08Z  2026-11-22T19:30:00Z
+id                                    name    project  model             state  items  succeeded  failed  blocked  queued  submitted at          waiting until         done by
+01930000-0000-7000-8000-000000000001  jobs.2  demo     gemini-2.0-flash  open   1,234      1,000      30        0     200  2026-11-22T18:00:00Z  2026-11-22T19:00:08Z  2026-11-22T19:30:00Z
 "#);
     insta::assert_snapshot!(table::batch(&out), @r#"
 id             01930000-0000-7000-8000-000000000001
@@ -136,6 +136,7 @@ items          1,234
 succeeded      1,000
 failed         30
 cancelled      4
+blocked        0
 queued         200
 in_doubt       hold
 submitted_at   2026-11-22T18:00:00Z

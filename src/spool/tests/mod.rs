@@ -1,6 +1,7 @@
 //! The protocol on a real file system.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod answers;
 mod claim;
 mod drop_in;
 mod finish;

@@ -74,11 +74,19 @@ async fn the_counts_of_a_batch_follow_its_items() {
     let rest = reader.export(id, id.item(7), 1).await.expect("a page");
     assert_eq!(rest.iter().map(|item| item.offset).collect::<Vec<_>>(), [800]);
     fixture.store.finish_batch(id, BatchState::Done, NOON.plus(9)).await.expect("finished");
+    assert_eq!(reader.finished_with_rows().await.expect("a look"), [id]);
     assert!(fixture.store.finish_batch(id, BatchState::Done, NOON).await.is_err(), "once");
     let batch = read(&fixture, id).await;
     assert_eq!((batch.state, batch.finished_at), (BatchState::Done, Some(NOON.plus(9))));
-    assert_eq!(fixture.number("SELECT count(*) FROM result").await, 0);
-    assert_eq!(fixture.number("SELECT count(*) FROM item").await, 9);
+    fixture.store.clear_ended(id).await.expect("cleared");
+    assert_eq!(reader.finished_with_rows().await.expect("a look"), []);
+    assert_eq!(fixture.number("SELECT count(*) FROM answer").await, 0);
+    // The one that failed may be tried again; the bad line may not.
+    assert_eq!(fixture.number("SELECT count(*) FROM item").await, 1);
+    assert_eq!(reader.ended_before(NOON.plus(9)).await.expect("a look"), []);
+    assert_eq!(reader.ended_before(NOON.plus(10)).await.expect("a look"), [id]);
+    fixture.store.clear_items(id).await.expect("forgotten");
+    assert_eq!(fixture.number("SELECT count(*) FROM item").await, 0);
 }
 
 /// A neighbour's items are left alone, and more than one slice is moved.
@@ -98,9 +106,10 @@ async fn a_long_batch_is_swept_and_cleared_slice_by_slice() {
         assert_eq!(queued.len(), 3);
     }
     fixture.store.finish_batch(long, BatchState::Done, NOON).await.expect("finished");
-    assert_eq!(fixture.number("SELECT count(*) FROM result").await, 0);
-    fixture.store.clear_import(after).await.expect("cleared");
-    assert_eq!(fixture.number("SELECT count(*) FROM item").await, 2_503);
+    fixture.store.clear_ended(long).await.expect("cleared");
+    assert_eq!(fixture.number("SELECT count(*) FROM answer").await, 0);
+    fixture.store.clear_items(after).await.expect("cleared");
+    assert_eq!(fixture.number("SELECT count(*) FROM item").await, 1_303);
 }
 
 #[tokio::test]
@@ -108,7 +117,7 @@ async fn an_import_of_several_slices_can_be_begun_again() {
     let fixture = Fixture::new().await;
     let id = fixture.store.enter_batch(fixture.new_batch("b")).await.expect("entered");
     for round in [2_300, 1_100] {
-        fixture.store.clear_import(id).await.expect("cleared");
+        fixture.store.clear_items(id).await.expect("cleared");
         let items: Vec<_> = (1..=round).map(|number| item(id, number)).collect();
         for slice in items.chunks(1_000) {
             fixture.store.import_items(slice.to_vec()).await.expect("imported");
@@ -148,6 +157,7 @@ async fn the_queue_is_read_in_pages_and_in_order() {
         id: batch.item(5),
         offset: 500,
         bytes: 99,
+        hash: Some(7),
         input_tokens: 7,
         images: 1,
         attempts: 1,
@@ -193,10 +203,63 @@ async fn a_rejected_file_leaves_its_reason_and_no_items() {
     let id = fixture.store.enter_batch(fixture.new_batch("b")).await.expect("entered");
     fixture.store.import_items(vec![item(id, 1)]).await.expect("imported");
     fixture.store.note_rejection(id, "1 bad line".to_owned()).await.expect("noted");
-    fixture.store.clear_import(id).await.expect("cleared");
+    fixture.store.clear_items(id).await.expect("cleared");
     fixture.store.finish_batch(id, BatchState::Rejected, NOON).await.expect("finished");
     let batch = read(&fixture, id).await;
     let seen = (batch.state, batch.stopped.as_deref(), batch.items);
     assert_eq!(seen, (BatchState::Rejected, Some("1 bad line"), 0));
     assert!(!fixture.store.stop_batch(id, "late".to_owned()).await.expect("over"));
+}
+
+#[tokio::test]
+async fn answers_are_known_by_their_places() {
+    let fixture = Fixture::new().await;
+    let reader = fixture.store.reader();
+    let before = fixture.batch("before", 1).await;
+    let id = fixture.batch("b", 4).await;
+    assert_eq!(reader.answers_end(id).await.expect("an end"), 0);
+    let at = |offset| AnswerAt { offset, bytes: 10, hash: i64::MIN };
+    let ends = [(1, ItemState::Succeeded, 10), (3, ItemState::Blocked, 0)];
+    for (number, state, offset) in ends {
+        let item =
+            ItemUpdate { line: None, answer: Some(at(offset)), ..moved(id.item(number), state) };
+        let settlement = Settlement { attempt: None, item: Some(item) };
+        fixture.store.settle(vec![settlement]).await.expect("moved on");
+    }
+    let places = |items: Vec<ExportItem>| -> Vec<_> {
+        items.iter().map(|item| (item.id - id.item(0), item.answer)).collect()
+    };
+    let all = places(reader.export(id, 0, 10).await.expect("results"));
+    assert_eq!(all, [(1, Some(at(10))), (2, None), (3, Some(at(0))), (4, None)]);
+    let answered = places(reader.answered(id, 0, 10).await.expect("results"));
+    assert_eq!(answered, [(1, Some(at(10))), (3, Some(at(0)))]);
+    let rest = places(reader.answered(id, id.item(1), 10).await.expect("results"));
+    assert_eq!(rest, [(3, Some(at(0)))]);
+    assert_eq!(reader.answers_end(id).await.expect("an end"), 20);
+    assert_eq!(reader.answers_end(before).await.expect("an end"), 0);
+    let batch = read(&fixture, id).await;
+    assert_eq!((counts(&batch), batch.blocked, batch.ended()), ([4, 1, 0, 0], 1, 2));
+}
+
+/// An import that was cut off behind the marking of bad lines marks them again.
+#[tokio::test]
+async fn lines_are_marked_as_bad_once() {
+    let fixture = Fixture::new().await;
+    let id = fixture.store.enter_batch(fixture.new_batch("b")).await.expect("entered");
+    let reader = fixture.store.reader();
+    assert_eq!(reader.imported(id).await.expect("a look"), 0);
+    let items = [1, 2, 5].map(|number| item(id, number));
+    fixture.store.import_items(items.to_vec()).await.expect("imported");
+    assert_eq!(reader.imported(id).await.expect("a look"), 5);
+    let bad = |number: u32| (id.item(number), format!("bad {number}\n"));
+    fixture.store.mark_bad(vec![bad(2)]).await.expect("marked");
+    fixture.store.mark_bad(vec![bad(2), bad(5)]).await.expect("marked again");
+    fixture.store.open_batch(id).await.expect("opened");
+    assert_eq!(counts(&read(&fixture, id).await), [3, 0, 2, 0]);
+    let lines = reader.export(id, 0, 10).await.expect("results");
+    let lines: Vec<_> = lines.iter().map(|item| item.line.as_deref()).collect();
+    assert_eq!(lines, [None, Some("bad 2\n"), Some("bad 5\n")]);
+    assert_eq!(fixture.store.requeue_failed(id).await.expect("none"), 0);
+    let found = reader.lines_of(&[id.item(5), id.item(1), id.item(9)]).await.expect("lines");
+    assert_eq!(found.iter().map(|line| line.offset).collect::<Vec<_>>(), [100, 500]);
 }

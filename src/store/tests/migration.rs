@@ -5,6 +5,15 @@ use crate::gate::units::Now;
 
 const FIRST: &str = "20261122000001_ledger.sql";
 const SECOND: &str = "20261123000001_limits.sql";
+const THIRD: &str = "20261123000002_schedule.sql";
+const FOURTH: &str = "20261123000003_keys.sql";
+
+/// What the fourth version kept of an answered item, and of one under way.
+const ANSWERED_ROWS: &str = "
+    INSERT INTO result (item_id, line) VALUES (4294967299, 'a line of the third' || char(10));
+    UPDATE item SET attempts = 2, doubts = 1, not_before = 5, text_bytes = 40, media_tokens = 3,
+        kind = 1, output_tokens_max = 9 WHERE id = 4294967297;
+    UPDATE item SET state = 1 WHERE id = 4294967298;";
 
 /// Rows as the first version wrote them.
 const ROWS: &str = "
@@ -107,4 +116,39 @@ async fn a_database_of_the_second_version_knows_what_was_spent_and_which_lines_w
     assert_eq!(store.requeue_failed(batch.id).await.expect("put back"), 1);
     let batch = store.reader().batch(BatchId(1)).await.expect("the batch");
     assert_eq!((batch.items, batch.failed), (4, 1), "the bad line stays");
+}
+
+#[tokio::test]
+async fn a_database_of_the_fourth_version_keeps_its_queue_and_its_answers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let versions = [(FIRST, ROWS), (SECOND, MORE_ROWS), (THIRD, ""), (FOURTH, ANSWERED_ROWS)];
+    old_database(dir.path(), &versions).await;
+    let store = Store::open(dir.path(), BOOT).await.expect("it opens");
+    let reader = store.reader();
+    let batch = reader.batch(BatchId(1)).await.expect("the batch");
+    assert_eq!((batch.template, batch.answers.as_str(), batch.blocked), (None, "gemini", 0));
+    let queued = reader.queued(BatchId(1), 0, 10).await.expect("the queue");
+    let text = Some(TextWeight { text_bytes: 40, media_tokens: 3, kind: 1 });
+    let expected = QueuedItem {
+        id: BatchId(1).item(1),
+        offset: 0,
+        bytes: 10,
+        hash: None,
+        input_tokens: 7,
+        images: 0,
+        text,
+        output_tokens_max: Some(9),
+        attempts: 2,
+        doubts: 1,
+        not_before: UnixMs(5),
+    };
+    assert_eq!(queued, [expected]);
+    let export = reader.export(BatchId(1), 0, 10).await.expect("results");
+    let seen: Vec<_> =
+        export.iter().map(|item| (item.state, item.line.as_deref(), item.answer)).collect();
+    let line = Some("a line of the third\n");
+    assert_eq!(seen, [(0, None, None), (1, None, None), (2, line, None), (2, None, None)]);
+    assert_eq!(reader.answered(BatchId(1), 0, 10).await.expect("results").len(), 1);
+    assert_eq!(reader.answers_end(BatchId(1)).await.expect("an end"), 0);
+    assert_eq!(store.requeue_failed(BatchId(1)).await.expect("put back"), 1, "not the bad line");
 }

@@ -169,6 +169,7 @@ fn write_results(
             name: &batch.out_name,
             report: &report,
             keep_input: matches!(bodies, BodyRetention::For(_)),
+            submitter: Some(batch.source_uid),
         };
         let mut lines = Lines::of(&spool, &batch);
         spool.finish(&finish, |out| {

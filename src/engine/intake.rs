@@ -375,8 +375,11 @@ impl Intake {
         };
         let json = rejection.json();
         let (spool, known) = (self.shell.spool.clone(), batch.clone());
-        blocking(move || spool.reject(&known.work, &known.out_name, &known.file_name, &json))
-            .await?;
+        blocking(move || {
+            let submitter = Some(known.source_uid);
+            spool.reject(&known.work, &known.out_name, &known.file_name, &json, submitter)
+        })
+        .await?;
         self.end_rejected(batch).await
     }
 
@@ -409,7 +412,8 @@ impl Intake {
         let (spool, candidate, work) =
             (self.shell.spool.clone(), candidate.clone(), work.to_owned());
         blocking(move || {
-            spool.reject(&work, &name, &candidate.name, &json)?;
+            let submitter = Some(candidate.identity.uid);
+            spool.reject(&work, &name, &candidate.name, &json, submitter)?;
             spool.release_original(&work, &candidate.name, &candidate.identity)
         })
         .await?;

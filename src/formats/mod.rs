@@ -45,6 +45,17 @@ words! {
     }
 }
 
+/// How a job file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// It is not.
+    Plain,
+    /// `.gz`
+    Gzip,
+    /// `.zst`
+    Zstd,
+}
+
 /// Longest NAME in bytes. `NAME.2.results.jsonl` and its temporary names must fit in the 255 bytes
 /// that file systems allow.
 pub const NAME_BYTES_MAX: usize = 200;

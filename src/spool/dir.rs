@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use super::{SpoolError, caps};
+use super::{SpoolError, acl, caps};
 
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -149,9 +149,22 @@ impl Dir {
         name: &str,
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), SpoolError> {
+        self.write_file_for(name, None, content)
+    }
+
+    /// The same; with a user who may read it.
+    pub(super) fn write_file_for(
+        &self,
+        name: &str,
+        reader: Option<u32>,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), SpoolError> {
         let aside = format!(".{name}.part");
-        let mut out =
-            BufWriter::with_capacity(caps::BUFFER_BYTES, self.create_file(&aside, 0o600)?);
+        let file = self.create_file(&aside, 0o600)?;
+        if let Some(uid) = reader {
+            self.share(&file, name, uid);
+        }
+        let mut out = BufWriter::with_capacity(caps::BUFFER_BYTES, file);
         let written = content(&mut out)
             .and_then(|()| out.flush())
             .and_then(|()| out.get_ref().sync_all())
@@ -162,6 +175,26 @@ impl Dir {
             drop(self.remove(&aside));
         }
         written
+    }
+
+    /// Lets a user read a file of ours. Where that cannot be, the API gives it to him.
+    pub(super) fn share(&self, file: &File, name: &str, uid: u32) {
+        match acl::share(file, uid) {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!(path = %self.join(name).display(), uid,
+                "the file system has no access lists: user {uid} gets results from the API only"),
+            Err(error) => tracing::warn!(path = %self.join(name).display(), uid, %error,
+                "user {uid} cannot be let read {}: {error}", self.join(name).display()),
+        }
+    }
+
+    /// Lets a user read the file `name`, which is ours.
+    pub(super) fn share_named(&self, name: &str, uid: u32) {
+        match self.open_file(name) {
+            Ok(file) => self.share(&file, name, uid),
+            Err(error) => tracing::warn!(path = %self.join(name).display(), uid, %error,
+                "user {uid} cannot be let read {}: {error}", self.join(name).display()),
+        }
     }
 
     /// Renames over whatever stands in the new place.

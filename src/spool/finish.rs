@@ -39,6 +39,8 @@ pub struct Finish<'a> {
     pub report: &'a [u8],
     /// Whether the input is kept as `NAME.input`.
     pub keep_input: bool,
+    /// Who submitted it, and may read what becomes of it.
+    pub submitter: Option<u32>,
 }
 
 /// Where a finished batch stands.
@@ -79,11 +81,15 @@ impl Spool {
         let work = self.work_with_input(batch.id)?;
         let written = dir.stat(&results_name)?.is_some() && dir.stat(&report_name)?.is_some();
         if work.is_some() || !written {
-            dir.write_file(&results_name, results)?;
-            dir.write_file(&report_name, |out| out.write_all(batch.report))?;
+            dir.write_file_for(&results_name, batch.submitter, results)?;
+            let report = |out: &mut dyn Write| out.write_all(batch.report);
+            dir.write_file_for(&report_name, batch.submitter, report)?;
             dir.sync()?;
         }
         if let Some(work) = work.filter(|_| batch.keep_input) {
+            if let Some(uid) = batch.submitter {
+                work.share_named(INPUT, uid);
+            }
             work.rename(INPUT, dir, &input_name)?;
         }
         // Also when an earlier run, cut off, did the rename.
@@ -106,6 +112,7 @@ impl Spool {
         name: &str,
         original_name: &str,
         error_json: &[u8],
+        submitter: Option<u32>,
     ) -> Result<Rejected, SpoolError> {
         check_id(id)?;
         check_batch_name(name)?;
@@ -115,10 +122,13 @@ impl Spool {
         let error_name = format!("{name}{ERROR_SUFFIX}");
         let work = self.work_with_input(id)?;
         if work.is_some() || dir.stat(&error_name)?.is_none() {
-            dir.write_file(&error_name, |out| out.write_all(error_json))?;
+            dir.write_file_for(&error_name, submitter, |out| out.write_all(error_json))?;
             dir.sync()?;
         }
         if let Some(work) = work {
+            if let Some(uid) = submitter {
+                work.share_named(INPUT, uid);
+            }
             // Not over a file that someone put there: it is a prompt file like this one.
             if !work.rename_new(INPUT, dir, &input_name)? {
                 return Err(SpoolError::Exists { path: dir.join(&input_name) });

@@ -12,6 +12,7 @@
 //! `incoming/` is written by other users, so its entries are hostile until proven: they are only
 //! reached through the directory's descriptor, by one checked name, without following links.
 
+mod acl;
 mod answers;
 mod claim;
 mod dir;
@@ -21,6 +22,7 @@ mod finish;
 mod lines;
 mod name;
 mod scan;
+mod unpack;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -37,8 +39,10 @@ pub use finish::{Finish, Finished, Outcome, Rejected};
 pub use lines::{Content, Line, LineReader};
 pub use name::stem;
 pub use scan::{Candidate, Identity, Refused, Scan};
+pub use unpack::Unpacked;
 pub use watch::Watcher;
 
+use crate::formats::Packing;
 use dir::Dir;
 use name::check_id;
 use scan::Seen;
@@ -49,6 +53,9 @@ pub(crate) mod caps {
     pub(crate) const FILE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
     /// Largest options file beside a dropped file: some hundred times what all options need.
     pub(crate) const SIDECAR_MAX_BYTES: u64 = 64 * 1024;
+    /// Largest window that a packed file may ask for, as a power of two: 128 MiB, which is what
+    /// `zstd` itself takes without being told otherwise.
+    pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
     /// Longest dropped name: leaves room in the 255 bytes of a file name for our suffixes.
     pub(crate) const NAME_MAX_BYTES: usize = 200;
     /// Longest batch name: a dropped name with `.N` behind it.
@@ -165,6 +172,15 @@ impl Spool {
     #[must_use]
     pub fn input_path(&self, id: &str) -> PathBuf {
         self.working_path(id).join(claim::INPUT)
+    }
+
+    /// The text that the items of batch `id` are slices of: its input, or what was packed in it.
+    #[must_use]
+    pub fn text_path(&self, id: &str, packing: Packing) -> PathBuf {
+        match packing {
+            Packing::Plain => self.input_path(id),
+            Packing::Gzip | Packing::Zstd => self.working_path(id).join(unpack::TEXT),
+        }
     }
 
     /// The directory of batch `id` while it is open: its input, and what the caller keeps there.

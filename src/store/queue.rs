@@ -225,6 +225,8 @@ pub struct Batch {
     pub sha256: String,
     /// Size of its file.
     pub source_bytes: u64,
+    /// Who dropped it.
+    pub source_uid: u32,
     /// How often the same file was dropped again.
     pub dropped_again: u64,
     /// How many items it has.
@@ -259,7 +261,7 @@ macro_rules! batches {
             r#"SELECT b.id, b.uid, b.work, b.file_name, b.out_name, b.dialect, b.project_id,
                 p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
                 b.on_bad_line, b.not_before, b.state, b.stopped, b.sha256,
-                b.source_bytes, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
+                b.source_bytes, b.source_uid, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
                 b.submitted_at, b.finished_at, b.deadline, b.max_cost_nanos, b.spent_nanos,
                 b.pool, b.fallback, b.patience_ms, b.pace, b.paused, b.template, b.answers,
                 b.blocked
@@ -297,6 +299,7 @@ macro_rules! batches {
                 stopped: row.stopped,
                 sha256: row.sha256,
                 source_bytes: u64::try_from(row.source_bytes).unwrap_or(0),
+                source_uid: u32::try_from(row.source_uid).unwrap_or(0),
                 dropped_again: u64::try_from(row.dropped_again).unwrap_or(0),
                 items: u64::try_from(row.items).unwrap_or(0),
                 succeeded: u64::try_from(row.succeeded).unwrap_or(0),

@@ -165,6 +165,7 @@ pub(super) fn batch() -> Batch {
         stopped: None,
         sha256: "00".into(),
         source_bytes: 4,
+        source_uid: 1_000,
         dropped_again: 0,
         items: 1_234,
         succeeded: 1_000,

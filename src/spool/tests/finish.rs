@@ -1,7 +1,7 @@
 //! How a batch leaves `working/`, also when it is cut off anywhere.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 use crate::gate::units::UnixMs;
@@ -14,7 +14,7 @@ type Crash = (&'static str, fn(&Fixture));
 
 fn finish(keep_input: bool) -> Finish<'static> {
     let report = REPORT.as_bytes();
-    Finish { id: ID, outcome: Outcome::Done, name: "p", report, keep_input }
+    Finish { id: ID, outcome: Outcome::Done, name: "p", report, keep_input, submitter: None }
 }
 
 fn write_results(out: &mut dyn Write) -> io::Result<()> {
@@ -136,12 +136,12 @@ fn names_and_ids_that_leave_the_directory_are_refused() {
         let finish = Finish { name, ..finish(true) };
         let result = f.spool.finish(&finish, write_results);
         assert!(matches!(result, Err(SpoolError::BadName { .. })), "{name}");
-        let result = f.spool.reject(ID, name, "p.jsonl", b"{}");
+        let result = f.spool.reject(ID, name, "p.jsonl", b"{}", None);
         assert!(matches!(result, Err(SpoolError::BadName { .. })), "{name}");
     }
     let result = f.spool.finish(&Finish { id: "..", ..finish(true) }, write_results);
     assert!(matches!(result, Err(SpoolError::BadId { .. })));
-    assert!(matches!(f.spool.reject("..", "p", "p", b""), Err(SpoolError::BadId { .. })));
+    assert!(matches!(f.spool.reject("..", "p", "p", b"", None), Err(SpoolError::BadId { .. })));
     assert_eq!(f.tree(), before);
 }
 
@@ -155,13 +155,13 @@ fn reject_ends_the_same_from_every_point_where_a_crash_may_cut_it_off() {
             f.put("rejected/p.2.error.json", "{\"bad\":1}");
             fs::rename(f.spool.input_path(ID), f.path("rejected/p.2.jsonl.gz")).unwrap();
         }),
-        ("all", |f| drop(f.spool.reject(ID, "p.2", "p.jsonl.gz", b"{\"bad\":1}").unwrap())),
+        ("all", |f| drop(f.spool.reject(ID, "p.2", "p.jsonl.gz", b"{\"bad\":1}", None).unwrap())),
     ];
     for (point, crash) in crash {
         let f = with_batch();
         crash(&f);
         for _ in 0..2 {
-            let rejected = f.spool.reject(ID, "p.2", "p.jsonl.gz", b"{\"bad\":1}").unwrap();
+            let rejected = f.spool.reject(ID, "p.2", "p.jsonl.gz", b"{\"bad\":1}", None).unwrap();
             assert_eq!(rejected.input, f.path("rejected/p.2.jsonl.gz"), "{point}");
             assert_eq!(rejected.error, f.path("rejected/p.2.error.json"), "{point}");
             let expected =
@@ -175,7 +175,7 @@ fn reject_ends_the_same_from_every_point_where_a_crash_may_cut_it_off() {
 fn reject_does_not_overwrite_a_file_that_stands_there() {
     let f = with_batch();
     f.put("rejected/p.jsonl", "of someone else");
-    let error = f.spool.reject(ID, "p", "p.jsonl", b"{}").unwrap_err();
+    let error = f.spool.reject(ID, "p", "p.jsonl", b"{}", None).unwrap_err();
     assert!(matches!(error, SpoolError::Exists { .. }), "{error}");
     assert_eq!(fs::read_to_string(f.path("rejected/p.jsonl")).unwrap(), "of someone else");
     assert_eq!(fs::read_to_string(f.spool.input_path(ID)).unwrap(), "prompts");
@@ -200,4 +200,39 @@ fn only_kept_inputs_of_batches_that_ended_before_are_swept() {
             ("failed/q.report.json", "1"),
         ])
     );
+}
+
+/// The one who submitted a job may read what became of it; others may not.
+#[test]
+fn results_are_for_the_daemon_and_the_submitter() {
+    const SUBMITTER: u32 = 54_321;
+    let may_read = |path: &Path, uid: u32| {
+        use std::os::unix::process::CommandExt;
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else can be asked then; the list says it.
+            let mut list = [0; 64];
+            let name = "system.posix_acl_access";
+            let length = rustix::fs::getxattr(path, name, &mut list[..]).unwrap();
+            return list[..length].chunks(8).any(|entry| entry.ends_with(&uid.to_le_bytes()));
+        }
+        let mut cat = std::process::Command::new("cat");
+        cat.arg(path).uid(uid).gid(uid).stdout(std::process::Stdio::null());
+        cat.stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    let f = Fixture::new();
+    for dir in ["", "done", "rejected"] {
+        let path = f.path(dir);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    fs::set_permissions(f.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    f.claim("p.jsonl", "prompts");
+    let batch = Finish { submitter: Some(SUBMITTER), ..finish(true) };
+    let finished = f.spool.finish(&batch, write_results).unwrap();
+    f.claim("q.jsonl", "bad prompts");
+    let rejected = f.spool.reject(ID, "q", "q.jsonl", b"{}", Some(SUBMITTER)).unwrap();
+    let input = finished.input.unwrap();
+    for path in [&finished.results, &finished.report, &input, &rejected.error, &rejected.input] {
+        assert!(may_read(path, SUBMITTER), "{path:?} is kept from who submitted it");
+        assert!(!may_read(path, SUBMITTER + 1), "{path:?} is shown to others");
+    }
 }

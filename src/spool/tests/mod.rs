@@ -7,6 +7,7 @@ mod drop_in;
 mod finish;
 mod lines;
 mod scan;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -216,8 +217,14 @@ fn a_longest_name_can_be_numbered_and_finished() {
     let longest = "é".repeat(100);
     let name = f.spool.free_name(&longest, |n| !n.ends_with(".9999")).unwrap();
     f.claim(&longest, "1");
-    let finish =
-        Finish { id: ID, outcome: Outcome::Done, name: &name, report: b"{}", keep_input: true };
+    let finish = Finish {
+        id: ID,
+        outcome: Outcome::Done,
+        name: &name,
+        report: b"{}",
+        keep_input: true,
+        submitter: None,
+    };
     let finished = f.spool.finish(&finish, |out| out.write_all(b"a")).unwrap();
     assert!(finished.results.exists());
 }

@@ -1,10 +1,16 @@
 //! Why a line, an option or a file is refused. None of these quotes a prompt, so they may be
 //! written to logs and reports.
 
+use std::borrow::Cow;
+
 use serde_json::error::Category;
 
 /// Most characters of a name or suffix that a message repeats.
 const QUOTED_CHARS_MAX: usize = 40;
+
+/// Fields of a body that must not be given twice.
+const BODY_FIELDS: [&str; 8] =
+    ["model", "messages", "input", "tools", "functions", "response_format", "max_tokens", "stream"];
 
 /// Why a line of a job file is not an item, or a document not an answer. Bytes and columns count
 /// from 1.
@@ -33,12 +39,71 @@ pub enum LineError {
     /// Some other JSON value.
     #[error("not a JSON object; a line is {{\"key\": …, \"request\": {{…}}}}")]
     NotObject,
-    /// A request for an `OpenAI` batch.
+    /// A line of an `OpenAI` batch in a file of the other dialect.
     #[error(
-        "a line of the OpenAI batch dialect (\"custom_id\", \"body\"), which is not accepted; \
-         a line is {{\"key\": …, \"request\": {{…}}}}"
+        "a line of the OpenAI batch dialect (\"custom_id\", \"body\") in a file of Gemini's: put \
+         it into a file of its own"
     )]
     OpenAi,
+    /// A line of a Gemini batch in a file of the other dialect.
+    #[error(
+        "a line of the Gemini batch dialect (\"key\", \"request\") in a file of OpenAI's: put it \
+         into a file of its own"
+    )]
+    Gemini,
+    /// Something else among requests that stand alone.
+    #[error(
+        "not a request (\"contents\") like the first of the file: give either all a \"key\" and a \
+         \"request\", or none"
+    )]
+    NotBare,
+    /// No `custom_id`.
+    #[error("\"custom_id\" is missing")]
+    CustomIdMissing,
+    /// No `url`.
+    #[error("\"url\" is missing: it is \"/v1/chat/completions\" or \"/v1/embeddings\"")]
+    UrlMissing,
+    /// Another `url`, or another `method` than `POST`.
+    #[error(
+        "\"method\" and \"url\" must be \"POST\" and \"/v1/chat/completions\" or \
+         \"/v1/embeddings\""
+    )]
+    UrlUnknown,
+    /// No `body`, or one of another type.
+    #[error("\"body\" is missing or no object")]
+    BodyMissing,
+    /// No `model` in the `body`.
+    #[error("\"model\" of the body is missing")]
+    ModelMissing,
+    /// Another model than the batch's.
+    #[error("\"model\" of the body is another than the batch's: a file has one model")]
+    ModelOther,
+    /// Nothing to answer.
+    #[error("\"messages\" or \"input\" of the body is missing or empty")]
+    BodyEmpty,
+    /// An answer piece by piece.
+    #[error("\"stream\" of the body is true: a batch is answered in files, leave it out")]
+    Streamed,
+    /// A row with too few fields or too many.
+    #[error("the row has {fields} fields, and the header {columns}")]
+    Width {
+        /// What it has.
+        fields: usize,
+        /// What it should have.
+        columns: usize,
+    },
+    /// A row of which no prompt can be made.
+    #[error("no template says what of the row is the prompt")]
+    NoTemplate,
+    /// A prompt of white space.
+    #[error("the prompt is empty")]
+    PromptEmpty,
+    /// The file breaks off, or something stands between its records.
+    #[error("{problem}")]
+    Cut {
+        /// What is wrong, in words that quote nothing.
+        problem: &'static str,
+    },
     /// `tidegate` on a later line, or beside something else.
     #[error("\"tidegate\" options are accepted on the first line only, with nothing beside them")]
     OptionsMisplaced,
@@ -79,6 +144,10 @@ impl LineError {
         let column = offset.saturating_add(bytes_before).saturating_add(error.column()).max(1);
         let shown = error.to_string();
         let problem = shown.rsplit_once(" at line ").map_or(shown.as_str(), |(problem, _)| problem);
+        let twice = |field: &&&str| problem == format!("duplicate field `{field}`");
+        if let Some(field) = BODY_FIELDS.iter().find(twice) {
+            return Self::Duplicate { field };
+        }
         if problem == "recursion limit exceeded" {
             return Self::TooDeep { column };
         }
@@ -135,8 +204,8 @@ impl OptionError {
 pub enum FormatError {
     /// A suffix of none of the dialects.
     #[error(
-        "{found} not accepted; accepted are .jsonl (Gemini batch: one {{\"key\": …, \
-         \"request\": {{…}}}} a line) and .txt (one prompt a line), uncompressed"
+        "{found} not accepted; accepted are .jsonl (Gemini or OpenAI batch), .json (one request or \
+         a list), .txt (one prompt a line) and .csv, each also with .gz or .zst behind it"
     )]
     Unaccepted {
         /// What was found instead, with its verb.
@@ -156,12 +225,55 @@ pub enum FormatError {
         /// What is wrong there.
         problem: String,
     },
+    /// A header that is no text.
+    #[error("the header is not valid UTF-8 at byte {byte}")]
+    HeaderNotUtf8 {
+        /// Its place, from 1.
+        byte: usize,
+    },
+    /// A column of the same name as one before.
+    #[error("column {number} of the header has the name of one before it")]
+    ColumnTwice {
+        /// Which, from 1.
+        number: usize,
+    },
+    /// A template names a column that is not there.
+    #[error("the template names a column {name:?} that the file does not have{nearest}")]
+    UnknownColumn {
+        /// What it names, shortened.
+        name: String,
+        /// What it may have meant, in words.
+        nearest: String,
+    },
+    /// A template without an end of a place.
+    #[error("the template has a \"{{{{\" without \"}}}}\" behind it")]
+    PlaceOpen,
+    /// A template that says the same of every row.
+    #[error("the template names no column: write it as {{{{column}}}}")]
+    NoPlace,
+    /// No way to know the prompt.
+    #[error(
+        "no column is called \"prompt\" or \"text\": say by the option \"template\" what to send, \
+         such as \"Classify: {{{{column}}}}\""
+    )]
+    NoPromptColumn,
     /// A sidecar with a bad option.
     #[error(transparent)]
     Option(#[from] OptionError),
 }
 
 impl FormatError {
+    pub(super) fn unknown_column(name: &str, columns: &[Cow<'_, str>]) -> Self {
+        let start: String = name.chars().take(QUOTED_CHARS_MAX).collect();
+        let distance = |column: &&Cow<'_, str>| {
+            let column: String = column.chars().take(QUOTED_CHARS_MAX).collect();
+            strsim::damerau_levenshtein(&column, &start)
+        };
+        let nearest = columns.iter().min_by_key(distance);
+        let nearest = nearest.map(|column| format!(", did you mean {:?}?", shortened(column)));
+        Self::UnknownColumn { name: shortened(name), nearest: nearest.unwrap_or_default() }
+    }
+
     pub(super) fn unaccepted(suffix: &str) -> Self {
         let found = if suffix.is_empty() {
             "a file without a suffix is".to_owned()

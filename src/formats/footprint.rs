@@ -86,7 +86,7 @@ impl Footprint {
             walk(At::Embedding, body).map_err(|error| LineError::from_json(&error, body, 0))?;
         match measured.duplicate {
             Some(field) => Err(LineError::Duplicate { field }),
-            None if !measured.has_contents => Err(LineError::ContentsMissing),
+            None if !measured.has_content => Err(LineError::ContentsMissing),
             None => Ok(measured.footprint),
         }
     }
@@ -123,6 +123,8 @@ pub(super) struct Measured {
     pub(super) footprint: Footprint,
     /// Whether `contents` holds anything.
     pub(super) has_contents: bool,
+    /// Whether `content` does.
+    pub(super) has_content: bool,
     /// A field that was given twice, perhaps in both spellings.
     pub(super) duplicate: Option<&'static str>,
 }
@@ -146,7 +148,8 @@ fn walk(at: At, body: &str) -> Result<Measured, serde_json::Error> {
         requests: tally.texts.max(1),
         ..tally.footprint
     };
-    Ok(Measured { footprint, has_contents: tally.has_contents, duplicate: tally.duplicate })
+    let Tally { has_contents, has_content, duplicate, .. } = tally;
+    Ok(Measured { footprint, has_contents, has_content, duplicate })
 }
 
 /// Where in a request a value stands, and so what it counts as.
@@ -206,6 +209,8 @@ fn member(at: At, name: &str) -> Member {
         (At::Request, "cachedContent" | "cached_content") => {
             (At::Reference, Some((16, "cachedContent")))
         }
+        // A request to embed has one content and no `contents`.
+        (At::Request, "content") => (At::Content, Some((32, "content"))),
         (At::Embedding | At::EmbeddingText, "content") => (At::Content, Some((1, "content"))),
         (At::Embedding, "requests") => (At::EmbeddingText, Some((2, "requests"))),
         (At::Content, "parts") => (At::Part, Some((1, "parts"))),
@@ -237,7 +242,7 @@ fn member(at: At, name: &str) -> Member {
             At::GenerationConfig,
             "responseSchema" | "response_schema" | "responseJsonSchema" | "response_json_schema",
         )
-        | (At::Embedding | At::EmbeddingText, "title") => (At::Data, None),
+        | (At::Request | At::Embedding | At::EmbeddingText, "title") => (At::Data, None),
         (At::Tool, _) => (At::ServerTool, None),
         // These only say how their neighbours are to be read.
         (
@@ -269,6 +274,7 @@ struct Tally {
     candidates: u64,
     texts: u64,
     has_contents: bool,
+    has_content: bool,
     duplicate: Option<&'static str>,
 }
 
@@ -432,8 +438,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
             }
             holds = true;
             let value_holds = object.next_value_seed(Walk { at, tally: self.tally })?;
-            if let Some((_, "contents" | "content")) = once {
-                self.tally.has_contents |= value_holds;
+            match once {
+                Some((_, "contents")) => self.tally.has_contents |= value_holds,
+                Some((_, "content")) => self.tally.has_content |= value_holds,
+                Some(_) | None => {}
             }
         }
         if self.at == At::Blob {

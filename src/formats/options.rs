@@ -29,7 +29,11 @@ const DOLLARS: &str = "US dollars with at most six decimals, such as 1.50";
 const ID: &str = "a UUID";
 const POOL: &str = "the name of a pool: a text of 1 to 64 bytes without control characters";
 const MODELS: &str = "a list of 1 to 8 different model ids, such as [\"gemini-2.0-flash\"]";
+const TEMPLATE: &str = "a text of 1 byte to 64 KiB such as \"Classify: {{text}}\"";
 const SPAN: &str = "a length of time of at most 365 days, such as \"30m\"";
+
+/// Longest template in bytes.
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 
 /// Models in a list.
 const MODELS_MAX: usize = 8;
@@ -142,6 +146,9 @@ pub struct BatchOptions {
     /// What becomes of the file when a line is bad.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_bad_line: Option<OnBadLine>,
+    /// What becomes a prompt of a row of CSV or a line of text, with `{{column}}` for its fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// The batch's id, when whoever submits it has made one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
@@ -149,7 +156,7 @@ pub struct BatchOptions {
 
 impl BatchOptions {
     /// The names of all options.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "project",
         "model",
         "pool",
@@ -164,6 +171,7 @@ impl BatchOptions {
         "max_cost",
         "in_doubt",
         "on_bad_line",
+        "template",
         "id",
     ];
 
@@ -185,6 +193,7 @@ impl BatchOptions {
             max_cost_micro_usd: self.max_cost_micro_usd.or(base.max_cost_micro_usd),
             in_doubt: self.in_doubt.or(base.in_doubt),
             on_bad_line: self.on_bad_line.or(base.on_bad_line),
+            template: self.template.or(base.template),
             id: self.id.or(base.id),
         }
     }
@@ -222,6 +231,7 @@ impl BatchOptions {
             "on_bad_line" => {
                 put(&mut self.on_bad_line, "on_bad_line", OnBadLine::ACCEPTED, word(value))
             }
+            "template" => put(&mut self.template, "template", TEMPLATE, template(value)),
             "id" => put(&mut self.id, "id", ID, id(value)),
             unknown => Err(OptionError::unknown(unknown, &Self::NAMES)),
         }
@@ -350,6 +360,11 @@ fn text(value: &Value) -> Option<String> {
     let text = value.as_str()?;
     let fits = !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
     (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
+fn template(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    (!text.is_empty() && text.len() <= TEMPLATE_BYTES_MAX).then(|| text.to_owned())
 }
 
 /// The id becomes part of a URL's path, so nothing may lead out of its place there.

@@ -1,20 +1,61 @@
-//! Result lines of the Gemini batch dialect, in which text files are answered too.
+//! Results lines, in the dialect of the file.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::LineError;
+use super::{Answers, LineError};
 
-/// The result line, newline included, of an item that `response` answers: one JSON document, which
-/// may be pretty-printed. Its numbers, its strings and the order of its fields stay as they are.
+/// How an item ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending<'a> {
+    /// The provider answered.
+    Answered {
+        /// The document: one JSON value, which may be pretty-printed.
+        body: &'a [u8],
+        /// The provider's name for the request.
+        request_id: Option<&'a str>,
+    },
+    /// The provider refused, or it was not asked.
+    Fault {
+        /// An HTTP status.
+        code: u16,
+        /// The provider's word for it, such as `INVALID_ARGUMENT`.
+        word: &'a str,
+        /// What went wrong.
+        message: &'a str,
+        /// The provider's own document, when it refused.
+        refusal: Option<&'a [u8]>,
+    },
+}
+
+/// The results line, newline included, of the item `item` under `key`. Numbers, strings and the
+/// order of fields of the provider's documents stay as they are. The same is written for the same.
 ///
 /// # Errors
-/// [`LineError::NotUtf8`] and [`LineError::NotJson`], counted from the start of `response`.
-pub fn response_line(key: &str, response: &[u8]) -> Result<Vec<u8>, LineError> {
-    let text = std::str::from_utf8(response)
+/// [`LineError::NotUtf8`] and [`LineError::NotJson`] of an answer, counted from its start.
+pub fn result_line(
+    answers: Answers,
+    key: &str,
+    item: &str,
+    ending: Ending<'_>,
+) -> Result<Vec<u8>, LineError> {
+    match (answers, ending) {
+        (Answers::Gemini, Ending::Answered { body, .. }) => gemini_answer(key, body),
+        (Answers::Gemini, Ending::Fault { code, word, message, .. }) => {
+            Ok(gemini_fault(key, code, word, message))
+        }
+        (Answers::OpenAi, ending) => openai_line(key, item, ending),
+    }
+}
+
+fn document(bytes: &[u8]) -> Result<&RawValue, LineError> {
+    let text = std::str::from_utf8(bytes)
         .map_err(|error| LineError::NotUtf8 { byte: error.valid_up_to().saturating_add(1) })?;
-    let document: &RawValue =
-        serde_json::from_str(text).map_err(|error| LineError::from_json(&error, text, 0))?;
+    serde_json::from_str(text).map_err(|error| LineError::from_json(&error, text, 0))
+}
+
+fn gemini_answer(key: &str, body: &[u8]) -> Result<Vec<u8>, LineError> {
+    let document = document(body)?;
     let room = document.get().len().saturating_add(key.len()).saturating_add(64);
     let mut line = Vec::with_capacity(room);
     line.extend_from_slice(br#"{"key":"#);
@@ -25,17 +66,7 @@ pub fn response_line(key: &str, response: &[u8]) -> Result<Vec<u8>, LineError> {
     Ok(line)
 }
 
-/// The result line, newline included, of an item that has no answer. `code` is an HTTP status,
-/// `status` the provider's word for it (`INVALID_ARGUMENT`), `details` whatever else the provider
-/// sent, kept as it is.
-#[must_use]
-pub fn error_line(
-    key: &str,
-    code: u16,
-    status: &str,
-    message: &str,
-    details: Option<&RawValue>,
-) -> Vec<u8> {
+fn gemini_fault(key: &str, code: u16, word: &str, message: &str) -> Vec<u8> {
     let mut line = br#"{"key":"#.to_vec();
     push_string(&mut line, key);
     line.extend_from_slice(br#","error":{"code":"#);
@@ -43,13 +74,61 @@ pub fn error_line(
     line.extend_from_slice(br#","message":"#);
     push_string(&mut line, message);
     line.extend_from_slice(br#","status":"#);
-    push_string(&mut line, status);
-    if let Some(details) = details {
-        line.extend_from_slice(br#","details":"#);
-        push_compact(&mut line, details);
-    }
+    push_string(&mut line, word);
     line.extend_from_slice(b"}}\n");
     line
+}
+
+fn openai_line(key: &str, item: &str, ending: Ending<'_>) -> Result<Vec<u8>, LineError> {
+    let mut line = br#"{"id":"#.to_vec();
+    push_string(&mut line, &format!("batch_req_{item}"));
+    line.extend_from_slice(br#","custom_id":"#);
+    push_string(&mut line, key);
+    line.extend_from_slice(br#","response":"#);
+    match ending {
+        Ending::Answered { body, request_id } => {
+            push_response(&mut line, 200, request_id.unwrap_or_default(), document(body)?);
+            line.extend_from_slice(br#","error":null"#);
+        }
+        Ending::Fault { code, word, message, refusal } => {
+            let document = refusal.and_then(|refusal| document(refusal).ok());
+            match document {
+                Some(document) => {
+                    push_response(&mut line, code, "", document);
+                    line.extend_from_slice(br#","error":null"#);
+                }
+                None => {
+                    line.extend_from_slice(br#"null,"error":{"code":"#);
+                    push_string(&mut line, &openai_code(code, word));
+                    line.extend_from_slice(br#","message":"#);
+                    push_string(&mut line, message);
+                    line.push(b'}');
+                }
+            }
+        }
+    }
+    line.extend_from_slice(b"}\n");
+    Ok(line)
+}
+
+fn push_response(line: &mut Vec<u8>, code: u16, request_id: &str, document: &RawValue) {
+    line.extend_from_slice(br#"{"status_code":"#);
+    line.extend_from_slice(code.to_string().as_bytes());
+    line.extend_from_slice(br#","request_id":"#);
+    push_string(line, request_id);
+    line.extend_from_slice(br#","body":"#);
+    push_compact(line, document);
+    line.push(b'}');
+}
+
+/// The word of the `OpenAI` dialect for the end of an item without an answer.
+fn openai_code(code: u16, word: &str) -> String {
+    match code {
+        400 => "invalid_request_error".to_owned(),
+        499 => "batch_cancelled".to_owned(),
+        504 => "request_timeout".to_owned(),
+        _ => word.to_ascii_lowercase(),
+    }
 }
 
 /// Appends `text` as a JSON string.

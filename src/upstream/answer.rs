@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Usage, text};
+use super::{Method, Usage, text};
 
 /// `usageMetadata` is a few hundred bytes; a longer one is counted and not kept.
 const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
@@ -48,7 +48,7 @@ pub(super) enum Document {
 }
 
 /// Reads a document. Total: any bytes give a `Document`.
-pub(super) fn read(body: &[u8]) -> Document {
+pub(super) fn read(_method: Method, body: &[u8]) -> Document {
     let object: Object<'_> = match serde_json::from_slice(body) {
         Ok(object) => object,
         Err(error) => {

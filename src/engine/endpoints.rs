@@ -93,5 +93,6 @@ impl Destination {
 fn wire_of(provider: Provider) -> Wire {
     match provider {
         Provider::Gemini => Wire::Gemini,
+        Provider::OpenAi => Wire::OpenAi,
     }
 }

@@ -3,6 +3,7 @@
 //! The I/O only fills [`Received`]; what it means is decided afterwards by `conclude`, a function
 //! of what came, what failed and whether the body could still be revoked.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tokio::time::timeout;
 
 use super::answer::{self, Document};
 use super::body::{Custody, OnProgress, Watched};
-use super::classify::classify;
+use super::classify::classify_with;
+use super::delay::Waits;
 use super::{
     Method, NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, Wire, text, url,
 };
@@ -227,6 +229,7 @@ pub(super) struct Received {
     date: Option<i64>,
     tier: Option<String>,
     request_id: Option<String>,
+    waits: Waits,
     pub(super) body: Vec<u8>,
 }
 
@@ -242,6 +245,8 @@ impl Received {
             headers.get(name).and_then(text).map(|word: String| text::bounded(&word, max))
         };
         self.tier = word("x-gemini-service-tier", TIER_BYTES_MAX);
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        self.waits = Waits::read(header, self.date);
         self.request_id = word("x-request-id", REQUEST_ID_BYTES_MAX);
     }
 }
@@ -261,42 +266,54 @@ fn conclude(
     custody: &Custody,
     key: &str,
 ) -> Outcome {
-    let Received { status, body, .. } = received;
-    match (status, failed) {
-        (Some(status @ 200..=299), None) => read_answer(method, status, body, key),
+    match (received.status, failed) {
+        (Some(status @ 200..=299), None) => read_answer(method, status, received, key),
         (None | Some(200..=299), Some(Failure { kind, reason })) => {
-            if status.is_none() && custody.revoke() {
+            if received.status.is_none() && custody.revoke() {
                 Outcome::NotSent { reason, kind }
             } else {
                 Outcome::Unknown { reason }
             }
         }
-        (Some(status), _) => Outcome::Refused(refusal(status, &body, key)),
+        (Some(status), _) => Outcome::Refused(refusal(status, &received, key)),
         (None, None) => unreachable!("an exchange without a failure has a status"),
     }
 }
 
-fn read_answer(method: Method, status: u16, body: Vec<u8>, key: &str) -> Outcome {
-    match answer::read(method, &body) {
+fn read_answer(method: Method, status: u16, received: Received, key: &str) -> Outcome {
+    match answer::read(method, &received.body) {
         Document::Answer { usage, blocked, images } => {
-            Outcome::Answered { body: body.into(), usage, blocked, images }
+            Outcome::Answered { body: received.body.into(), usage, blocked, images }
         }
-        Document::Error { status } => Outcome::Refused(refusal(status, &body, key)),
+        Document::Error { status } => Outcome::Refused(refusal(status, &received, key)),
         Document::Broken { reason } => {
             Outcome::Unknown { reason: format!("{reason} (status {status})") }
         }
     }
 }
 
-/// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`), so it is taken out
-/// before anything is read or cut.
-pub(super) fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
-    let text = String::from_utf8_lossy(body);
+/// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`) or parts of it, so it is
+/// taken out before anything is read or cut.
+pub(super) fn refusal(status: u16, received: &Received, key: &str) -> Refusal {
+    let mut text = String::from_utf8_lossy(&received.body);
     if key.len() >= KEY_BYTES_MIN && text.contains(key) {
-        classify(status, text.replace(key, "[key]").as_bytes())
-    } else {
-        classify(status, body)
+        text = Cow::Owned(text.replace(key, "[key]"));
     }
+    if let Some(masked) = masked_key(&text) {
+        text = Cow::Owned(text.replace(masked, "[key]"));
+    }
+    match text {
+        Cow::Owned(text) => classify_with(status, text.as_bytes(), received.waits),
+        Cow::Borrowed(_) => classify_with(status, &received.body, received.waits),
+    }
+}
+
+/// The key in `Incorrect API key provided: sk-proj-********7890.`, of which both ends are shown.
+fn masked_key(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("API key provided: ")?;
+    let of_key = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '*'].contains(&c);
+    let end = rest.find(|c| !of_key(c)).unwrap_or(rest.len());
+    rest.get(..end).filter(|masked| masked.contains('*'))
 }
 
 pub(super) fn late(what: &str, after: Duration) -> Failure {

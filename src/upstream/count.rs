@@ -81,7 +81,7 @@ fn question(call: &Call) -> Result<Vec<u8>, CountError> {
 
 fn conclude(received: &Received, failed: Option<Failure>, key: &str) -> Result<u64, CountError> {
     let no_answer = |reason: String| Err(CountError::NoAnswer { reason });
-    let refused = |status| Err(CountError::Refused(Box::new(refusal(status, &received.body, key))));
+    let refused = |status| Err(CountError::Refused(Box::new(refusal(status, received, key))));
     match (received.status, failed) {
         (Some(200..=299), None) => match answer::total(&received.body) {
             Total::Tokens(tokens) => Ok(tokens),

@@ -14,6 +14,7 @@ use super::*;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
 mod count;
+mod methods;
 
 const KEY: &str = "AQ.canary-0123456789";
 const PROMPT: &str = r#"{"contents":[{"parts":[{"text":"canary prompt"}]}]}"#;

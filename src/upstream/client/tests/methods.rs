@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::emulator::{Emulator, EmulatorConfig, Fault, FaultKind, Limits};
 
 const METHODS: [Method; 4] =
     [Method::GenerateContent, Method::EmbedContent, Method::ChatCompletions, Method::Embeddings];
@@ -129,6 +130,132 @@ async fn a_request_id_is_bounded() {
     let headers = format!("x-request-id: {}\r\n", "x".repeat(9_999));
     let report = chat("200 OK", &headers, COMPLETION).await;
     assert_eq!(report.request_id, Some("x".repeat(REQUEST_ID_BYTES_MAX)));
+}
+
+const LIMITS: &str = r#"
+[[project]]
+name = "p"
+keys = ["AQ.canary-0123456789"]
+[[project.model]]
+name = "gemini-embedding-001"
+[[project.model]]
+name = "gpt-5-mini"
+[[project.model]]
+name = "tight"
+rpm = 1
+"#;
+
+async fn emulator() -> Emulator {
+    Emulator::start(EmulatorConfig::new(Limits::parse(LIMITS).unwrap())).await.unwrap()
+}
+
+/// A call of `method` about `text` that the emulator takes.
+fn about(text: &str, model: &str, wire: Wire, method: Method, base_url: &str) -> Call {
+    let body = match method {
+        Method::GenerateContent => json!({"contents": [{"parts": [{"text": text}]}]}),
+        Method::EmbedContent => json!({"content": {"parts": [{"text": text}]}}),
+        Method::ChatCompletions => {
+            json!({"model": model, "messages": [{"role": "user", "content": text}]})
+        }
+        Method::Embeddings => json!({"model": model, "input": text}),
+    };
+    Call { wire, method, model: model.into(), body: body.to_string().into(), ..call(base_url) }
+}
+
+const WAYS: [(Wire, Method); 6] = [
+    (Wire::Gemini, Method::GenerateContent),
+    (Wire::Gemini, Method::EmbedContent),
+    (Wire::Gemini, Method::ChatCompletions),
+    (Wire::Gemini, Method::Embeddings),
+    (Wire::OpenAi, Method::ChatCompletions),
+    (Wire::OpenAi, Method::Embeddings),
+];
+
+#[tokio::test]
+async fn the_emulator_takes_every_call_and_its_count_is_read() {
+    let emulator = emulator().await;
+    for (at, (wire, method)) in (1..).zip(WAYS) {
+        let call = about("canary in a mine", "gpt-5-mini", wire, method, &emulator.base_url());
+        let (report, _) = generate(&client(), call).await;
+        let Outcome::Answered { usage, blocked: None, .. } = &report.outcome else {
+            panic!("{wire:?} {method:?} {report:?}")
+        };
+        let is_openai = wire == Wire::OpenAi;
+        assert_eq!(report.request_id.is_some(), is_openai, "{wire:?} {method:?}");
+        let counts = emulator.stats().counts;
+        assert_eq!((counts.accepted, counts.input_tokens), (at, at * 4));
+        match (usage, method) {
+            (None, Method::EmbedContent) => {}
+            (None, Method::Embeddings) => assert!(!is_openai),
+            (Some(usage), Method::GenerateContent | Method::ChatCompletions) => {
+                assert!(usage.thoughts > 0 && usage.candidates > 0, "{usage:?}");
+                assert_eq!(usage.total, usage.prompt + usage.candidates + usage.thoughts);
+            }
+            (Some(usage), Method::Embeddings) => assert!(is_openai && usage.prompt == 4),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_emulators_refusals_mean_the_same_everywhere() {
+    let emulator = emulator().await;
+    let base_url = emulator.base_url();
+    let class = async |call: Call| {
+        let (report, _) = generate(&client(), call).await;
+        refused(&report).class
+    };
+    for (wire, method) in WAYS {
+        let good = || about("hi", "gpt-5-mini", wire, method, &base_url);
+        for (kind, want) in [
+            (FaultKind::Unavailable, RefusalClass::Server),
+            (FaultKind::Internal, RefusalClass::Server),
+            (FaultKind::NotFound, RefusalClass::ModelNotFound),
+            (FaultKind::BareQuota, RefusalClass::Throttled(ThrottleKind::Unexplained)),
+            (FaultKind::DayQuota, RefusalClass::Throttled(ThrottleKind::PerDay)),
+            (FaultKind::Billing, RefusalClass::Billing),
+        ] {
+            emulator.inject([Fault::once(kind)]);
+            assert_eq!(class(good()).await, want, "{wire:?} {method:?} {kind:?}");
+        }
+        let stranger = Call { key: "AQ.stranger".into(), ..good() };
+        assert_eq!(class(stranger).await, RefusalClass::KeyRefused, "{wire:?} {method:?}");
+        let odd = Call { body: r#"{"model":"gpt-5-mini","odd":1}"#.into(), ..good() };
+        assert_eq!(class(odd).await, RefusalClass::BadRequest, "{wire:?} {method:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_emulators_limits_are_learned_from_its_429() {
+    for (wire, method) in WAYS {
+        let emulator = emulator().await;
+        let call = || about("hi", "tight", wire, method, &emulator.base_url());
+        assert!(matches!(generate(&client(), call()).await.0.outcome, Outcome::Answered { .. }));
+        let (report, _) = generate(&client(), call()).await;
+        let refusal = refused(&report);
+        let quota = &refusal.quota[0];
+        assert_eq!(refusal.class, RefusalClass::Throttled(ThrottleKind::PerMinute), "{method:?}");
+        assert_eq!((quota.value, quota.model.as_deref()), (Some(1), Some("tight")));
+        let wait = refusal.retry_delay_ms.unwrap();
+        assert!((1..=60_000).contains(&wait), "{wait}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_emulator_blocks_is_blocked() {
+    let emulator = emulator().await;
+    for (wire, method, text, want) in [
+        (Wire::Gemini, Method::GenerateContent, "[[block]]", "PROHIBITED_CONTENT"),
+        (Wire::Gemini, Method::ChatCompletions, "[[block]]", "no_choices"),
+        (Wire::Gemini, Method::ChatCompletions, "[[refuse]]", "refusal"),
+        (Wire::OpenAi, Method::ChatCompletions, "[[block]]", "content_filter"),
+        (Wire::OpenAi, Method::ChatCompletions, "[[refuse]]", "refusal"),
+    ] {
+        let call = about(text, "gpt-5-mini", wire, method, &emulator.base_url());
+        let (report, _) = generate(&client(), call).await;
+        let Outcome::Answered { blocked, .. } = &report.outcome else { panic!("{report:?}") };
+        assert_eq!(blocked.as_deref(), Some(want), "{wire:?} {method:?} {text}");
+    }
 }
 
 proptest! {

@@ -289,6 +289,7 @@ fn answered(id: AttemptId) -> Event {
         status: Some(200),
         date_header: None,
         service_tier: None,
+        request_id: None,
         body_sent: true,
     };
     let line = Some("{}\n".to_owned());

@@ -162,6 +162,8 @@ pub type SetLimits = BTreeMap<String, BTreeMap<Dimension, Setting>>;
 pub enum Provider {
     /// The Gemini API.
     Gemini,
+    /// OpenAI, or any API that is compatible with it.
+    OpenAi,
 }
 
 /// When a project's quota day starts: not checked here, the calendar does.
@@ -311,10 +313,10 @@ impl Project {
     #[must_use]
     pub fn missing_keys(&self) -> Vec<String> {
         if self.keys.is_empty() && self.absent_keys.is_empty() {
-            let name = &self.name;
+            let (name, variable) = (&self.name, self.provider.usual_variable());
             return vec![format!(
                 "project `{name}` has no keys; add keys = [{{ name = \"main\", env = \
-                \"GEMINI_API_KEY\" }}], or run: tidegate keys import keystore.json --project {name}"
+                \"{variable}\" }}], or run: tidegate keys import keystore.json --project {name}"
             )];
         }
         let sentence = |key: &AbsentKey| {
@@ -333,6 +335,15 @@ impl Provider {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gemini => "gemini",
+            Self::OpenAi => "openai",
+        }
+    }
+
+    /// The environment variable in which its key usually is.
+    fn usual_variable(self) -> &'static str {
+        match self {
+            Self::Gemini => "GEMINI_API_KEY",
+            Self::OpenAi => "OPENAI_API_KEY",
         }
     }
 }

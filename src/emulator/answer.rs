@@ -55,6 +55,21 @@ impl Answer {
         }
     }
 
+    /// The text of every candidate.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Tokens of all candidates, without those of thinking.
+    pub(super) fn candidate_tokens(&self) -> u64 {
+        self.candidate_tokens
+    }
+
+    /// Tokens of thinking.
+    pub(super) fn thought_tokens(&self) -> u64 {
+        self.thought_tokens
+    }
+
     /// Candidate and thought tokens.
     pub(super) fn output_tokens(&self) -> u64 {
         self.candidate_tokens + self.thought_tokens
@@ -182,11 +197,14 @@ fn methods(model: &str) -> [&'static str; 2] {
     }
 }
 
-/// Whether a model spends thought tokens: named so, or of generation 2.5 or from 3 on.
+/// Whether a model spends thought tokens: named so, Gemini's of generation 2.5 or from 3 on, and
+/// those of OpenAI that reason.
 fn thinks(model: &str) -> bool {
     let version = model.strip_prefix("gemini-").unwrap_or_default();
     let major: String = version.chars().take_while(char::is_ascii_digit).collect();
+    let reasons = ["o1", "o3", "o4", "gpt-5"];
     model.contains("thinking")
+        || reasons.iter().any(|name| model.starts_with(name))
         || version.starts_with("2.5")
         || major.parse::<u32>().is_ok_and(|major| major >= 3)
 }

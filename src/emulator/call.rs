@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, Method, header};
 
+use super::openai::{Form, OpenAiCall, OpenAiMethod};
 use super::refusal::Refusal;
 
 /// The call that a request makes.
@@ -21,6 +22,8 @@ pub(super) enum Call {
         model: String,
         is_batch: bool,
     },
+    /// A method of OpenAI, whose model is in its body.
+    OpenAi(OpenAiCall),
     ListModels,
     GetModel {
         version: String,
@@ -45,6 +48,18 @@ impl Call {
         }
         let version = (*version).to_owned();
         match (method, rest) {
+            (&Method::POST, ["chat", "completions"]) if version == "v1" => {
+                Self::OpenAi(OpenAiCall { form: Form::Plain, method: OpenAiMethod::Chat })
+            }
+            (&Method::POST, ["embeddings"]) if version == "v1" => {
+                Self::OpenAi(OpenAiCall { form: Form::Plain, method: OpenAiMethod::Embeddings })
+            }
+            (&Method::POST, ["openai", "chat", "completions"]) if version == "v1beta" => {
+                Self::OpenAi(OpenAiCall { form: Form::Gemini, method: OpenAiMethod::Chat })
+            }
+            (&Method::POST, ["openai", "embeddings"]) if version == "v1beta" => {
+                Self::OpenAi(OpenAiCall { form: Form::Gemini, method: OpenAiMethod::Embeddings })
+            }
             (&Method::GET, ["models"]) => Self::ListModels,
             (&Method::GET, ["models", model]) if !model.contains(':') => {
                 Self::GetModel { version, model: (*model).to_owned() }
@@ -80,20 +95,35 @@ impl Call {
             Self::CountTokens { .. } => "countTokens",
             Self::Embed { is_batch: false, .. } => "embedContent",
             Self::Embed { is_batch: true, .. } => "batchEmbedContents",
+            Self::OpenAi(call) => call.name(),
             Self::ListModels => "listModels",
             Self::GetModel { .. } => "getModel",
             Self::NoMethod { .. } | Self::Unknown => "unknown",
         }
     }
 
-    /// The model the call names.
+    /// Whose errors it gets.
+    pub(super) fn form(&self) -> Option<Form> {
+        match self {
+            Self::OpenAi(call) => Some(call.form),
+            Self::Generate { .. }
+            | Self::CountTokens { .. }
+            | Self::Embed { .. }
+            | Self::ListModels
+            | Self::GetModel { .. }
+            | Self::NoMethod { .. }
+            | Self::Unknown => None,
+        }
+    }
+
+    /// The model that the call's path names.
     pub(super) fn model(&self) -> Option<&str> {
         match self {
             Self::Generate { model, .. }
             | Self::CountTokens { model, .. }
             | Self::Embed { model, .. }
             | Self::GetModel { model, .. } => Some(model),
-            Self::ListModels | Self::NoMethod { .. } | Self::Unknown => None,
+            Self::OpenAi(_) | Self::ListModels | Self::NoMethod { .. } | Self::Unknown => None,
         }
     }
 
@@ -109,7 +139,7 @@ impl Call {
             Self::NoMethod { version, resource, verb } => {
                 Refusal::no_model(resource, version, verb)
             }
-            Self::ListModels | Self::Unknown => Refusal::no_path(),
+            Self::OpenAi(_) | Self::ListModels | Self::Unknown => Refusal::no_path(),
         }
     }
 }
@@ -180,6 +210,7 @@ mod tests {
             version: version.to_owned(),
             model: "gemini-2.0-flash".to_owned(),
         };
+        let openai = |form, method| Call::OpenAi(OpenAiCall { form, method });
         let cases = [
             ("POST", "/v1/models/gemini-2.0-flash:generateContent", generate("v1")),
             ("POST", "//v1beta//models/gemini-2.0-flash:generateContent", generate("v1beta")),
@@ -187,6 +218,13 @@ mod tests {
             ("POST", "/v2/models/gemini-2.0-flash:generateContent", Call::Unknown),
             ("GET", "/v1/models/gemini-2.0-flash:generateContent", Call::Unknown),
             ("GET", "/v1/models", Call::ListModels),
+            ("POST", "/v1/chat/completions", openai(Form::Plain, OpenAiMethod::Chat)),
+            ("POST", "/v1/embeddings", openai(Form::Plain, OpenAiMethod::Embeddings)),
+            ("POST", "/v1beta/openai/chat/completions", openai(Form::Gemini, OpenAiMethod::Chat)),
+            ("POST", "/v1beta/openai/embeddings", openai(Form::Gemini, OpenAiMethod::Embeddings)),
+            ("GET", "/v1/chat/completions", Call::Unknown),
+            ("POST", "/v1beta/chat/completions", Call::Unknown),
+            ("POST", "/v1/openai/embeddings", Call::Unknown),
             ("DELETE", "/v1/models", Call::Unknown),
             ("GET", "/", Call::Unknown),
             (

@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Nanos,
     /// `responseId`.
     ResponseId,
+    /// `x-request-id`.
+    RequestId,
     /// Gaps between the requests of another client.
     External,
 }
@@ -30,6 +32,7 @@ pub(super) fn draw(seed: u64, purpose: Purpose, index: u64) -> u64 {
         Purpose::Nanos => 5,
         Purpose::ResponseId => 6,
         Purpose::External => 7,
+        Purpose::RequestId => 8,
     };
     mix(mix(mix(seed).wrapping_add(salt)).wrapping_add(index))
 }

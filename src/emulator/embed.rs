@@ -8,13 +8,13 @@ use super::refusal::Refusal;
 use super::schema::{BATCH_EMBED, EMBED, whole};
 
 /// Most texts of one `batchEmbedContents`.
-const MAX_TEXTS: usize = 100;
+pub(super) const MAX_TEXTS: usize = 100;
 
 /// Values of an embedding whose request does not say how many it wants: few, for short answers.
 const FEW: u64 = 4;
 
 /// Most values that a request may want.
-const MAX_VALUES: u64 = 3_072;
+pub(super) const MAX_VALUES: u64 = 3_072;
 
 /// Well-formed texts to embed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,18 @@ impl Embed {
         Ok(Self { texts, is_batch: true })
     }
 
+    /// Texts of which each is to have so many values, or few.
+    pub(super) fn of_texts(texts: Vec<(String, u64)>, values: Option<u64>) -> Self {
+        let values = values.unwrap_or(FEW);
+        let text = |(content, tokens)| Text { content, tokens, values };
+        Self { texts: texts.into_iter().map(text).collect(), is_batch: true }
+    }
+
+    /// The values of each text, by seed and text alone.
+    pub(super) fn vectors(&self, seed: u64) -> Vec<Vec<f64>> {
+        self.texts.iter().map(|text| values(seed, text)).collect()
+    }
+
     /// Requests that the call counts as: one for each text.
     pub(super) fn requests(&self) -> u64 {
         u64::try_from(self.texts.len()).unwrap_or(u64::MAX)
@@ -81,7 +93,7 @@ impl Embed {
     /// The body, by seed and texts alone. Only the second generation tells what it counted.
     pub(super) fn body(&self, seed: u64, model: &str) -> Value {
         let mut embeddings: Vec<Value> =
-            self.texts.iter().map(|text| json!({"values": values(seed, text)})).collect();
+            self.vectors(seed).into_iter().map(|values| json!({ "values": values })).collect();
         let mut body = if self.is_batch {
             json!({"embeddings": embeddings})
         } else {

@@ -33,6 +33,8 @@ pub(super) struct Caller {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask {
     pub(super) at_ms: u64,
+    /// Its number among the calls that arrived, from 1.
+    pub(super) arrival: u64,
     pub(super) call: &'static str,
     pub(super) caller: Option<Caller>,
     pub(super) model: Option<Arc<Model>>,

@@ -80,6 +80,7 @@ mod engine;
 mod external;
 mod fault;
 mod limits;
+mod openai;
 mod prompt;
 mod quota;
 mod refusal;

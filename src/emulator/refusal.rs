@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::fault::FaultKind;
 use super::limits::{Details, Model, QuotaValue};
 use super::quota::{Method, QuotaKind, Violation};
 
@@ -9,13 +10,13 @@ use super::quota::{Method, QuotaKind, Violation};
 #[derive(Clone, Debug)]
 pub(super) struct Wording {
     /// What it calls the quota's model.
-    model: String,
+    pub(super) model: String,
     paid: bool,
     method: Method,
-    value: QuotaValue,
-    details: Details,
+    pub(super) value: QuotaValue,
+    pub(super) details: Details,
     /// What is told to wait when a day is used up, in nanoseconds; the truth if none.
-    day_wait_ns: Option<u64>,
+    pub(super) day_wait_ns: Option<u64>,
 }
 
 impl Wording {
@@ -33,7 +34,7 @@ impl Wording {
     }
 
     /// The limit that is told of.
-    fn limit(&self, violation: &Violation) -> u64 {
+    pub(super) fn limit(&self, violation: &Violation) -> u64 {
         match self.value {
             QuotaValue::True | QuotaValue::Omit => violation.limit,
             QuotaValue::Lie(limit) => limit,
@@ -49,15 +50,70 @@ pub(super) struct Refusal {
     status: &'static str,
     message: String,
     details: Vec<Value>,
+    shape: Shape,
+}
+
+/// How a refusal is written.
+#[derive(Clone, Debug, PartialEq)]
+enum Shape {
+    /// `{"error": …}`, as Gemini does.
+    Google,
+    /// The same alone in a list, as Gemini's OpenAI-compatible methods do.
+    Listed,
+    /// As OpenAI does.
+    OpenAi(Words),
+}
+
+/// What an error of OpenAI says besides its message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Words {
+    pub(super) kind: &'static str,
+    pub(super) param: Option<String>,
+    pub(super) code: Option<&'static str>,
+    /// For the headers.
+    pub(super) wait_ms: Option<u64>,
 }
 
 impl Refusal {
     fn new(code: u16, status: &'static str, message: impl Into<String>) -> Self {
-        Self { code, status, message: message.into(), details: Vec::new() }
+        let (message, details) = (message.into(), Vec::new());
+        Self { code, status, message, details, shape: Shape::Google }
+    }
+
+    /// A refusal of OpenAI.
+    pub(super) fn openai(code: u16, message: impl Into<String>, words: Words) -> Self {
+        let status = if code == 400 { "INVALID_ARGUMENT" } else { "" };
+        Self { shape: Shape::OpenAi(words), ..Self::new(code, status, message) }
+    }
+
+    /// As Gemini's OpenAI-compatible methods tell it.
+    pub(super) fn listed(self) -> Self {
+        Self { shape: Shape::Listed, ..self }
+    }
+
+    /// What only a refusal of OpenAI has.
+    pub(super) fn words(&self) -> Option<&Words> {
+        match &self.shape {
+            Shape::OpenAi(words) => Some(words),
+            Shape::Google | Shape::Listed => None,
+        }
     }
 
     /// The JSON body.
     pub(super) fn body(&self) -> Value {
+        match &self.shape {
+            Shape::Google => self.google_body(),
+            Shape::Listed => json!([self.google_body()]),
+            Shape::OpenAi(words) => json!({"error": {
+                "message": self.message,
+                "type": words.kind,
+                "param": words.param,
+                "code": words.code,
+            }}),
+        }
+    }
+
+    fn google_body(&self) -> Value {
         let mut error = json!({"code": self.code, "message": self.message, "status": self.status});
         if !self.details.is_empty() {
             error["details"] = json!(self.details);
@@ -152,7 +208,26 @@ impl Refusal {
         refusal
     }
 
-    pub(super) fn internal() -> Self {
+    /// The error that a fault answers instead of the work, but for a model that is gone; none for
+    /// faults of the delivery.
+    pub(super) fn of_fault(fault: FaultKind, model: &Model, method: Method) -> Option<Self> {
+        match fault {
+            FaultKind::Unavailable => Some(Self::unavailable()),
+            FaultKind::Internal => Some(Self::internal()),
+            FaultKind::BareQuota => Some(Self::bare_429()),
+            FaultKind::DayQuota => Some(Self::false_daily(model, method)),
+            FaultKind::Billing => Some(Self::billing()),
+            FaultKind::NotFound
+            | FaultKind::Cut
+            | FaultKind::Truncate
+            | FaultKind::Reset
+            | FaultKind::Hang { .. }
+            | FaultKind::NotJson
+            | FaultKind::NoUsage => None,
+        }
+    }
+
+    fn internal() -> Self {
         Self::new(
             500,
             "INTERNAL",
@@ -161,7 +236,7 @@ impl Refusal {
         )
     }
 
-    pub(super) fn unavailable() -> Self {
+    fn unavailable() -> Self {
         Self::new(
             503,
             "UNAVAILABLE",
@@ -171,11 +246,11 @@ impl Refusal {
     }
 
     /// A 429 that says nothing about any quota.
-    pub(super) fn bare_429() -> Self {
+    fn bare_429() -> Self {
         Self::new(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota).")
     }
 
-    pub(super) fn billing() -> Self {
+    fn billing() -> Self {
         Self::new(
             429,
             "RESOURCE_EXHAUSTED",
@@ -237,7 +312,7 @@ impl Refusal {
     }
 
     /// The daily 429 seen in 2026 whose short wait is false: the quota returns at midnight.
-    pub(super) fn false_daily(model: &Model, method: Method) -> Self {
+    fn false_daily(model: &Model, method: Method) -> Self {
         let limit = model.rpd.unwrap_or(20);
         let violation = Violation { kind: QuotaKind::RequestsPerDay, limit, wait_ms: 0 };
         Self::over_quota(&Wording::of(model, method), &[violation], 38_909_233_090)
@@ -271,7 +346,7 @@ fn violation_json(violation: &Violation, wording: &Wording) -> Value {
 }
 
 /// A duration the way Go prints it: `19h21m10.92605059s`, `12.941102168s`, `812.5ms`.
-fn prose_duration(ns: u64) -> String {
+pub(super) fn prose_duration(ns: u64) -> String {
     if ns < 1_000_000_000 {
         return format!("{}ms", decimal(ns, 1_000_000, 6));
     }

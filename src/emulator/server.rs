@@ -24,6 +24,7 @@ use super::embed::Embed;
 use super::engine::{Ask, Engine, Planned};
 use super::fault::{FaultKind, parse_order};
 use super::limits::Model;
+use super::openai::{self, Form, OpenAiMethod};
 use super::prompt::{MAX_BODY_BYTES, Prompt};
 use super::quota::{Method, Violation, Weight};
 use super::refusal::{Refusal, Wording};
@@ -215,7 +216,7 @@ async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8])
         Ok(work) => perform(shared, &call, &work, &mut ask).await,
         Err((refusal, planned)) => {
             let _ = shared.settle(&ask, planned);
-            Reply::json(refusal.code, &refusal.body())
+            Reply::refusal(&refusal)
         }
     };
     let mut delivery = Delivery::Whole;
@@ -229,6 +230,10 @@ async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8])
             "<!DOCTYPE html><title>Sign in</title>\n".clone_into(&mut reply.body);
         }
         _ => {}
+    }
+    if call.form() == Some(Form::Plain) {
+        let id = draw(shared.seed, Purpose::RequestId, ask.arrival);
+        reply.headers.push(("x-request-id", format!("req_{id:032x}")));
     }
     let gzip = accepts_gzip(parts);
     let now = shared.clock.now();
@@ -248,9 +253,10 @@ fn accepts_gzip(parts: &Parts) -> bool {
 
 /// What a well-formed call wants.
 #[derive(Debug)]
-enum Work {
-    Generate { arrival: u64, prompt: Box<Prompt> },
-    Embed { arrival: u64, embed: Embed },
+pub(super) enum Work {
+    Generate(Box<Prompt>),
+    Embed(Embed),
+    OpenAi(Box<openai::Work>),
     Body(Value),
 }
 
@@ -276,8 +282,11 @@ fn prepare(
     if *call == Call::Unknown {
         return Err(uncounted(call.not_found()));
     }
+    if let Call::OpenAi(call) = call {
+        return openai::prepare(shared, *call, parts, body, ask);
+    }
     let mut engine = shared.engine();
-    let arrival = engine.arrive();
+    ask.arrival = engine.arrive();
     let key = credential(&parts.headers, &query).map_err(uncounted)?;
     let caller = engine.identify(&key).map_err(uncounted)?;
     ask.caller = Some(caller.clone());
@@ -300,7 +309,7 @@ fn prepare(
                 input_tokens: prompt.input_tokens(),
                 images: prompt.images(),
             };
-            Work::Generate { arrival, prompt: Box::new(prompt) }
+            Work::Generate(Box::new(prompt))
         }
         Call::Embed { model, is_batch, .. } => {
             drop(engine);
@@ -313,7 +322,7 @@ fn prepare(
                 input_tokens: embed.input_tokens(),
                 images: 0,
             };
-            Work::Embed { arrival, embed }
+            Work::Embed(embed)
         }
         Call::CountTokens { .. } => {
             check_query(&query).map_err(uncounted)?;
@@ -328,9 +337,11 @@ fn prepare(
             check_query(&query).map_err(uncounted)?;
             Work::Body(model_page(&engine.model_names(&caller), &query))
         }
-        Call::NoMethod { .. } | Call::Unknown => return Err(uncounted(call.not_found())),
+        Call::OpenAi(_) | Call::NoMethod { .. } | Call::Unknown => {
+            return Err(uncounted(call.not_found()));
+        }
     };
-    ask.fault = engine.take_fault(arrival, ask.model.as_deref());
+    ask.fault = engine.take_fault(ask.arrival, ask.model.as_deref());
     Ok(work)
 }
 
@@ -356,7 +367,7 @@ fn model_page(names: &[String], query: &[(String, String)]) -> Value {
 
 /// Does the work of a call that passed all checks, unless its fault replaces the answer.
 async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Reply {
-    let is_counted = matches!(work, Work::Generate { .. } | Work::Embed { .. });
+    let is_counted = !matches!(work, Work::Body(_));
     if let Some((refusal, is_failure)) = replacement(call, ask) {
         let planned = if is_failure && is_counted {
             Planned::Failure(refusal.code)
@@ -364,11 +375,12 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
             Planned::Uncounted(refusal.code)
         };
         let _ = shared.settle(ask, planned);
-        return Reply::json(refusal.code, &refusal.body());
+        return Reply::refusal(&refusal);
     }
     match work {
-        Work::Generate { arrival, prompt } => generate(shared, call, *arrival, prompt, ask).await,
-        Work::Embed { arrival, embed } => embed_texts(shared, call, *arrival, embed, ask).await,
+        Work::Generate(prompt) => generate(shared, call, prompt, ask).await,
+        Work::Embed(embed) => embed_texts(shared, call, embed, ask).await,
+        Work::OpenAi(work) => openai::perform(shared, call, work, ask).await,
         Work::Body(body) => {
             let _ = shared.settle(ask, Planned::Uncounted(200));
             Reply::json(200, body)
@@ -378,59 +390,48 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
 
 /// The error that a fault answers instead of the work, and whether it counts as a failure.
 fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
-    match ask.fault? {
-        FaultKind::Unavailable => Some((Refusal::unavailable(), true)),
-        FaultKind::Internal => Some((Refusal::internal(), true)),
-        FaultKind::NotFound => Some((call.not_found(), false)),
-        FaultKind::BareQuota => Some((Refusal::bare_429(), true)),
-        FaultKind::DayQuota => {
-            let unknown = Model { name: "unknown".to_owned(), ..Model::default() };
-            let model = ask.model.as_deref().unwrap_or(&unknown);
-            Some((Refusal::false_daily(model, method(call)), true))
-        }
-        FaultKind::Billing => Some((Refusal::billing(), true)),
-        FaultKind::Cut
-        | FaultKind::Truncate
-        | FaultKind::Reset
-        | FaultKind::Hang { .. }
-        | FaultKind::NotJson
-        | FaultKind::NoUsage => None,
+    let fault = ask.fault?;
+    let is_failure = fault != FaultKind::NotFound;
+    let unknown = Model { name: "unknown".to_owned(), ..Model::default() };
+    let model = ask.model.as_deref().unwrap_or(&unknown);
+    if let Some(form) = call.form() {
+        return Some((form.fault(fault, model, method(call))?, is_failure));
     }
+    let refusal = match fault {
+        FaultKind::NotFound => call.not_found(),
+        fault => Refusal::of_fault(fault, model, method(call))?,
+    };
+    Some((refusal, is_failure))
 }
 
 /// Answers a prompt.
-async fn generate(shared: &Shared, call: &Call, arrival: u64, prompt: &Prompt, ask: &Ask) -> Reply {
+async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> Reply {
     let seed = shared.seed;
     let name = call.model().unwrap_or_default();
     let images_returned = ask.model.as_ref().and_then(|model| model.images_returned);
     let answer = Answer::new(seed, name, prompt, images_returned);
     let planned =
         Planned::Answer { output_tokens: answer.output_tokens(), images: answer.images() };
-    let counted = match decide(shared, call, arrival, ask, planned).await {
+    let counted = match decide(shared, call, ask, planned).await {
         Ok(counted) => counted,
         Err(reply) => return reply,
     };
     shared.amend_images(counted, ask, answer.images());
-    let mut body = answer.body(seed, arrival, name, prompt);
+    let mut body = answer.body(seed, ask.arrival, name, prompt);
     if ask.fault == Some(FaultKind::NoUsage)
         && let Some(fields) = body.as_object_mut()
     {
         fields.remove("usageMetadata");
     }
     let tier = prompt.service_tier.clone().unwrap_or_else(|| "standard".to_owned());
-    Reply { service_tier: Some(tier), ..Reply::json(200, &body) }
+    let headers = vec![("x-gemini-service-tier", tier)];
+    Reply { headers, ..Reply::json(200, &body) }
 }
 
 /// Answers texts to embed.
-async fn embed_texts(
-    shared: &Shared,
-    call: &Call,
-    arrival: u64,
-    embed: &Embed,
-    ask: &Ask,
-) -> Reply {
+async fn embed_texts(shared: &Shared, call: &Call, embed: &Embed, ask: &Ask) -> Reply {
     let planned = Planned::Answer { output_tokens: 0, images: 0 };
-    match decide(shared, call, arrival, ask, planned).await {
+    match decide(shared, call, ask, planned).await {
         Ok(_) => {
             let name = call.model().unwrap_or_default();
             Reply::json(200, &embed.body(shared.seed, name))
@@ -441,14 +442,13 @@ async fn embed_texts(
 
 /// Lets a call's latency pass, with the decision at an instant within it: when it was counted, or
 /// the 429.
-async fn decide(
+pub(super) async fn decide(
     shared: &Shared,
     call: &Call,
-    arrival: u64,
     ask: &Ask,
     planned: Planned,
 ) -> Result<Now, Reply> {
-    let seed = shared.seed;
+    let (seed, arrival) = (shared.seed, ask.arrival);
     let latency = ask.model.as_ref().and_then(|model| model.latency_ms);
     let [least_ms, most_ms] = latency.unwrap_or(shared.latency_ms);
     let span_ms = most_ms.saturating_sub(least_ms);
@@ -462,15 +462,23 @@ async fn decide(
         }
         (_, Err(violations)) => {
             let model = ask.model.as_deref().cloned().unwrap_or_default();
-            let refusal =
-                over_quota(seed, arrival, &Wording::of(&model, method(call)), &violations);
-            Err(Reply::json(refusal.code, &refusal.body()))
+            let wording = Wording::of(&model, method(call));
+            let refusal = match call.form() {
+                None => over_quota(seed, arrival, &wording, &violations),
+                Some(Form::Gemini) => over_quota(seed, arrival, &wording, &violations).listed(),
+                Some(Form::Plain) => openai::over_quota(&wording, &violations, ask.weight),
+            };
+            Err(Reply::refusal(&refusal))
         }
     }
 }
 
 fn method(call: &Call) -> Method {
-    if matches!(call, Call::Embed { .. }) { Method::Embed } else { Method::Generate }
+    let is_embedding = match call {
+        Call::OpenAi(call) => call.method == OpenAiMethod::Embeddings,
+        call => matches!(call, Call::Embed { .. }),
+    };
+    if is_embedding { Method::Embed } else { Method::Generate }
 }
 
 /// The 429 with the longest of the waits, and with digits below the millisecond like a real one.

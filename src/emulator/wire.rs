@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::refusal::Refusal;
+
 /// Most connections at one time; more wait in the backlog of the kernel.
 const MAX_CONNECTIONS: usize = 1_024;
 
@@ -154,8 +156,10 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: String,
-    /// `x-gemini-service-tier`.
-    pub(super) service_tier: Option<String>,
+    /// Headers of this answer alone.
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// Whether it has the headers that all of Google's answers have.
+    pub(super) is_google: bool,
 }
 
 impl Reply {
@@ -165,8 +169,27 @@ impl Reply {
             status,
             content_type: "application/json; charset=UTF-8",
             body: format!("{body:#}\n"),
-            service_tier: None,
+            headers: Vec::new(),
+            is_google: true,
         }
+    }
+
+    /// A JSON answer of OpenAI.
+    pub(super) fn openai(status: u16, body: &serde_json::Value) -> Self {
+        let content_type = "application/json";
+        Self { content_type, is_google: false, ..Self::json(status, body) }
+    }
+
+    /// A refusal.
+    pub(super) fn refusal(refusal: &Refusal) -> Self {
+        let body = refusal.body();
+        let Some(words) = refusal.words() else { return Self::json(refusal.code, &body) };
+        let mut reply = Self::openai(refusal.code, &body);
+        if let Some(wait_ms) = words.wait_ms {
+            reply.headers.push(("retry-after", wait_ms.div_ceil(1_000).to_string()));
+            reply.headers.push(("retry-after-ms", wait_ms.to_string()));
+        }
+        reply
     }
 
     /// Dresses the answer in the provider's headers. `took_ms` goes to `server-timing`.
@@ -199,15 +222,16 @@ impl Reply {
         let status = StatusCode::from_u16(self.status);
         *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
-        for (name, value) in [
-            (header::CONTENT_TYPE, self.content_type),
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        let common = [
             (header::VARY, "Origin, X-Origin, Referer"),
             (header::SERVER, "scaffolding on HTTPServer2"),
             (header::X_XSS_PROTECTION, "0"),
             (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::ALT_SVC, "h3=\":443\"; ma=2592000"),
-        ] {
+        ];
+        for (name, value) in common.into_iter().filter(|_| self.is_google) {
             headers.insert(name, HeaderValue::from_static(value));
         }
         if gzip {
@@ -220,13 +244,15 @@ impl Reply {
         if let Ok(date) = HeaderValue::from_str(&date) {
             headers.insert(header::DATE, date);
         }
-        if let Ok(timing) = HeaderValue::from_str(&format!("gfet4t7; dur={took_ms}")) {
-            headers.insert("server-timing", timing);
-        }
-        if let Some(tier) = self.service_tier
-            && let Ok(tier) = HeaderValue::from_str(&tier)
-        {
-            headers.insert("x-gemini-service-tier", tier);
+        let timing = if self.is_google {
+            ("server-timing", format!("gfet4t7; dur={took_ms}"))
+        } else {
+            ("openai-processing-ms", took_ms.to_string())
+        };
+        for (name, value) in self.headers.into_iter().chain([timing]) {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
         }
         response
     }

@@ -30,6 +30,7 @@ impl Answer {
             status: None,
             date_header: None,
             service_tier: None,
+            request_id: None,
             body_sent: false,
         };
         Self { key, report, line: None, latency_ms: 0 }

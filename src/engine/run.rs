@@ -26,7 +26,7 @@ use crate::spool::Spool;
 use crate::store::line_hash;
 use crate::store::{BatchId, ItemState, ItemUpdate, NewAttempt, QueuedItem, Settlement, Store};
 use crate::telemetry::chain;
-use crate::upstream::{self, Call, Client, Progress};
+use crate::upstream::{self, Client, Method, Progress};
 
 /// What the engine's shell works with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -217,11 +217,11 @@ impl Shell {
         if order.stale_at.is_some_and(|stale| clock::now().boot >= stale) {
             return Event::Stale(id);
         }
-        let (base_url, api_key) = self.endpoints.find(order.project, order.key);
-        let call = Call { base_url, model: order.model.clone(), key: api_key, body };
+        let endpoint = self.endpoints.find(order.project, order.key);
+        let call = endpoint.call(Method::GenerateContent, order.model.clone(), body);
         let started = clock::now();
         let events = self.events.clone();
-        let report = self.client.generate(call, move |progress| {
+        let report = self.client.send(call, move |progress| {
             // Told early or not at all: the end of the attempt tells the same, only later.
             let _ = events.try_send(match progress {
                 Progress::BodySent => Event::BodySent(id),
@@ -249,8 +249,9 @@ impl Shell {
             Err(_) => None,
         };
         let Some(body) = body else { return Event::Counted { batch, item, tokens: None } };
-        let (base_url, key) = self.endpoints.find(order.project, order.key);
-        let call = Call { base_url, model: order.model.clone(), key, body: Bytes::from(body) };
+        let endpoint = self.endpoints.find(order.project, order.key);
+        let (method, model) = (Method::GenerateContent, order.model.clone());
+        let call = endpoint.call(method, model, Bytes::from(body));
         let tokens = match self.client.count_tokens(call).await {
             Ok(tokens) => Some(tokens),
             Err(error) => {

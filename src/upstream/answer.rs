@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Usage, text};
+use super::{Method, Usage, text};
+
+mod openai;
 
 /// `usageMetadata` is a few hundred bytes; a longer one is counted and not kept.
 const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
@@ -40,39 +42,72 @@ pub(super) enum Document {
         /// From 400 to 599.
         status: u16,
     },
-    /// Not a JSON object.
+    /// Not a JSON object, or neither an answer nor an error.
     Broken {
         /// Where it breaks; quotes nothing of it.
         reason: String,
     },
 }
 
-/// Reads a document. Total: any bytes give a `Document`.
-pub(super) fn read(body: &[u8]) -> Document {
+/// Reads a document that answers `method`. Total: any bytes give a `Document`.
+pub(super) fn read(method: Method, body: &[u8]) -> Document {
     let object: Object<'_> = match serde_json::from_slice(body) {
         Ok(object) => object,
-        Err(error) => {
-            // serde_json's own message may quote the document.
-            let (line, column) = (error.line(), error.column());
-            return Document::Broken {
-                reason: format!(
-                    "the answer is not a JSON object: it breaks at line {line}, column {column}"
-                ),
-            };
-        }
+        Err(error) => return listed_error(body).unwrap_or_else(|| not_an_object(&error)),
     };
-    if let Some(status) = error_status(&object) {
+    match method {
+        Method::GenerateContent => generated(&object),
+        Method::EmbedContent => embedded(&object),
+        Method::ChatCompletions => openai::completion(&object),
+        Method::Embeddings => openai::embeddings(&object),
+    }
+}
+
+/// An error document as Gemini's OpenAI-compatible methods have it: alone in a list.
+fn listed_error(body: &[u8]) -> Option<Document> {
+    let [object]: [Object<'_>; 1] = serde_json::from_slice(body).ok()?;
+    Some(Document::Error { status: error_status(&object)? })
+}
+
+fn not_an_object(error: &serde_json::Error) -> Document {
+    // serde_json's own message may quote the document.
+    let (line, column) = (error.line(), error.column());
+    let reason =
+        format!("the answer is not a JSON object: it breaks at line {line}, column {column}");
+    Document::Broken { reason }
+}
+
+fn generated(object: &Object<'_>) -> Document {
+    if let Some(status) = error_status(object) {
         return Document::Error { status };
     }
-    let candidates: Vec<Candidate> = piece::<Vec<&RawValue>>(&object, "candidates")
+    let candidates: Vec<Candidate> = piece::<Vec<&RawValue>>(object, "candidates")
         .unwrap_or_default()
         .into_iter()
         .map(|raw| serde_json::from_str(raw.get()).unwrap_or_default())
         .collect();
     Document::Answer {
-        usage: usage(&object),
-        blocked: blocked(&object, &candidates),
+        usage: usage(object),
+        blocked: blocked(object, &candidates),
         images: candidates.iter().map(Candidate::images).sum(),
+    }
+}
+
+/// Models of the first generation tell no usage.
+fn embedded(object: &Object<'_>) -> Document {
+    if let Some(status) = error_status(object) {
+        return Document::Error { status };
+    }
+    match piece::<Object<'_>>(object, "embedding") {
+        Some(_) => Document::Answer { usage: usage(object), blocked: None, images: 0 },
+        None => Document::lacks("embedding"),
+    }
+}
+
+impl Document {
+    /// A JSON object that is no answer.
+    fn lacks(field: &str) -> Self {
+        Self::Broken { reason: format!("the answer has neither `{field}` nor an error") }
     }
 }
 

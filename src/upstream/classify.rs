@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{QuotaSubject, QuotaViolation, QuotaWindow, Refusal, RefusalClass, ThrottleKind};
-use super::{delay, text};
+use super::{delay, delay::Waits, text};
+
+mod openai;
 
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -16,28 +18,37 @@ const WORD_BYTES_MAX: usize = 256;
 /// be read is classified by the status alone.
 #[must_use]
 pub fn classify(status: u16, body: &[u8]) -> Refusal {
+    classify_with(status, body, Waits::default())
+}
+
+/// The same, with what the headers tell to wait.
+pub(super) fn classify_with(status: u16, body: &[u8], waits: Waits) -> Refusal {
     let document = serde_json::from_slice(body).unwrap_or(Value::Null);
     let error = ErrorDocument::read(&document);
     let quota = error.violations();
+    let class = error.class(status, &quota);
     Refusal {
         status,
-        class: error.class(status, &quota),
+        class,
         message: if error.message.is_empty() {
             format!("no readable message in a body of {} bytes", body.len())
         } else {
             text::bounded(error.message, MESSAGE_BYTES_MAX)
         },
         grpc_status: error.grpc_status.map(word),
-        retry_delay_ms: error.retry_delay_ms(),
+        retry_delay_ms: error.retry_delay_ms(class, &quota, waits),
         quota,
         body: Bytes::copy_from_slice(&body[..body.len().min(BODY_BYTES_MAX)]),
     }
 }
 
-/// `{"error":{"message":…,"status":…,"details":[…]}}`, or an array with one of it.
+/// `{"error":{"message":…,"status":…,"details":[…]}}`, or an array with one of it; or OpenAI's
+/// `{"error":{"message":…,"type":…,"param":…,"code":…}}`.
 #[derive(Default)]
 struct ErrorDocument<'a> {
     message: &'a str,
+    /// What only OpenAI's documents have.
+    openai: Option<openai::Words<'a>>,
     grpc_status: Option<&'a str>,
     details: &'a [Value],
 }
@@ -51,6 +62,7 @@ impl<'a> ErrorDocument<'a> {
         };
         Self {
             message: error["message"].as_str().unwrap_or_default(),
+            openai: openai::Words::read(error),
             grpc_status: error["status"].as_str(),
             details: error["details"].as_array().map_or(&[], Vec::as_slice),
         }
@@ -67,6 +79,9 @@ impl<'a> ErrorDocument<'a> {
     }
 
     fn class(&self, status: u16, quota: &[QuotaViolation]) -> RefusalClass {
+        if let Some(words) = &self.openai {
+            return words.class(status, self.message, quota);
+        }
         let words = self.message.to_lowercase();
         let says = |text: &str| words.contains(text);
         let client_side = (400..500).contains(&status);
@@ -115,6 +130,9 @@ impl<'a> ErrorDocument<'a> {
 
     /// The quotas of the details; without any, those of the prose.
     fn violations(&self) -> Vec<QuotaViolation> {
+        if self.openai.is_some() {
+            return openai::violation(self.message).into_iter().collect();
+        }
         let prose: Vec<_> = self.message.lines().filter_map(ProseLimit::read).collect();
         let named: Vec<_> = self
             .details_of("QuotaFailure")
@@ -129,14 +147,25 @@ impl<'a> ErrorDocument<'a> {
         prose.iter().take(QUOTA_MAX).map(ProseLimit::violation).collect()
     }
 
-    /// The longer one: `RetryInfo` is nearly always the prose's value without its fraction, and
-    /// coming back within that fraction is refused again.
-    fn retry_delay_ms(&self) -> Option<u64> {
+    /// The longest one: `RetryInfo` is nearly always the prose's value without its fraction, and
+    /// coming back within that fraction is refused again. When a limit is whole again counts only
+    /// where nothing else is said: that is later than necessary.
+    fn retry_delay_ms(
+        &self,
+        class: RefusalClass,
+        quota: &[QuotaViolation],
+        waits: Waits,
+    ) -> Option<u64> {
         let detail = self
             .details_of("RetryInfo")
             .filter_map(|info| delay::duration_ms(info["retryDelay"].as_str()?))
             .max();
-        detail.max(delay::prose_delay_ms(self.message))
+        let asked = detail.max(delay::prose_delay_ms(self.message)).max(waits.asked);
+        asked.or_else(|| match (class, quota.first()?.subject) {
+            (RefusalClass::Throttled(_), QuotaSubject::Requests) => waits.requests,
+            (RefusalClass::Throttled(_), QuotaSubject::InputTokens) => waits.tokens,
+            (_, _) => None,
+        })
     }
 }
 

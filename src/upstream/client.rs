@@ -3,20 +3,24 @@
 //! The I/O only fills [`Received`]; what it means is decided afterwards by `conclude`, a function
 //! of what came, what failed and whether the body could still be revoked.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
 use super::answer::{self, Document};
 use super::body::{Custody, OnProgress, Watched};
-use super::classify::classify;
-use super::{NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, text};
+use super::classify::classify_with;
+use super::delay::Waits;
+use super::{
+    Method, NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, Wire, text, url,
+};
 
 /// A model's answer with several images is tens of MiB; more is a fault or an attack.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -24,6 +28,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const REFUSAL_BYTES_MAX: usize = 1 << 20;
 const REASON_BYTES_MAX: usize = 1 << 10;
 const TIER_BYTES_MAX: usize = 64;
+const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Shorter keys (of test servers) are no secret, and any text may hold them by chance.
 const KEY_BYTES_MIN: usize = 8;
 
@@ -68,9 +73,15 @@ impl Default for Timeouts {
 /// One request.
 pub struct Call {
     /// Scheme, host, port and an optional path prefix, such as
-    /// `https://generativelanguage.googleapis.com`. A query or fragment in it is dropped.
+    /// `https://generativelanguage.googleapis.com`. A query or fragment in it is dropped. For
+    /// [`Wire::OpenAi`] it may end with the version, as in `https://api.openai.com/v1`.
     pub base_url: String,
-    /// The model without `models/`, such as `gemini-3.6-flash`.
+    /// What the provider speaks.
+    pub wire: Wire,
+    /// What is asked of it.
+    pub method: Method,
+    /// The model without `models/`, such as `gemini-3.6-flash`. OpenAI's methods read it from the
+    /// body alone.
     pub model: String,
     /// The key of the project.
     pub key: SecretString,
@@ -82,6 +93,8 @@ pub struct Call {
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
+            .field("wire", &self.wire)
+            .field("method", &self.method)
             .field("model", &self.model)
             .field("body_bytes", &self.body.len())
             .finish_non_exhaustive()
@@ -107,11 +120,11 @@ impl Client {
         Ok(Self { http, timeouts })
     }
 
-    /// Sends one `generateContent` request, once, and tells how it ended. `on_progress` is called
+    /// Sends one request, once, and tells how it ended. `on_progress` is called
     /// from whichever task makes the step, so it must be quick and must not block.
     ///
     /// Dropping the future closes the connection; how that call ended is unknown.
-    pub async fn generate(
+    pub async fn send(
         &self,
         call: Call,
         on_progress: impl Fn(Progress) + Send + Sync + 'static,
@@ -132,7 +145,8 @@ impl Client {
             status: received.status,
             date_header: received.date,
             service_tier: received.tier.take(),
-            outcome: conclude(received, failure, &custody, call.key.expose_secret()),
+            request_id: received.request_id.take(),
+            outcome: conclude(call.method, received, failure, &custody, call.key.expose_secret()),
             body_sent: custody.is_sent(),
         }
     }
@@ -152,26 +166,22 @@ impl Client {
             return Err(unusable("the request body is empty; it must be a JSON document"));
         }
         let body = Watched::new(call.body.clone(), custody.clone(), on_progress.clone());
-        self.request(call, "generateContent", reqwest::Body::wrap(body))
+        let url = url::of(call).map_err(|error| unusable(&error.to_string()))?;
+        self.request(call, url, reqwest::Body::wrap(body))
     }
 
-    /// A request of `method` for the call's model, with its key and with `body`.
+    /// A request to `url` with the call's key and with `body`.
     pub(super) fn request(
         &self,
         call: &Call,
-        method: &str,
+        url: reqwest::Url,
         body: reqwest::Body,
     ) -> Result<reqwest::Request, Failure> {
-        let url = url(&call.base_url, &call.model, method).ok_or_else(|| {
-            unusable("the base URL is not of the form http(s)://host; correct `base_url`")
-        })?;
-        let mut key = HeaderValue::from_str(call.key.expose_secret())
-            .map_err(|_| unusable("the key holds characters that a header cannot carry"))?;
-        key.set_sensitive(true);
+        let (header, value) = credential(call)?;
         self.http
             .post(url)
             .header(CONTENT_TYPE, "application/json")
-            .header("x-goog-api-key", key)
+            .header(header, value)
             .body(body)
             .build()
             .map_err(failure)
@@ -218,6 +228,8 @@ pub(super) struct Received {
     pub(super) status: Option<u16>,
     date: Option<i64>,
     tier: Option<String>,
+    request_id: Option<String>,
+    waits: Waits,
     pub(super) body: Vec<u8>,
 }
 
@@ -229,10 +241,13 @@ impl Received {
             .and_then(text)
             .and_then(|date| chrono::DateTime::parse_from_rfc2822(&date).ok())
             .map(|date| date.timestamp());
-        self.tier = headers
-            .get("x-gemini-service-tier")
-            .and_then(text)
-            .map(|tier| text::bounded(&tier, TIER_BYTES_MAX));
+        let word = |name, max| {
+            headers.get(name).and_then(text).map(|word: String| text::bounded(&word, max))
+        };
+        self.tier = word("x-gemini-service-tier", TIER_BYTES_MAX);
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        self.waits = Waits::read(header, self.date);
+        self.request_id = word("x-request-id", REQUEST_ID_BYTES_MAX);
     }
 }
 
@@ -244,43 +259,61 @@ pub(super) struct Failure {
 
 /// What the call came to. An error status is a refusal even when its body broke off; without a
 /// status only a body that was revoked in time proves that nothing was sent.
-fn conclude(received: Received, failed: Option<Failure>, custody: &Custody, key: &str) -> Outcome {
-    let Received { status, body, .. } = received;
-    match (status, failed) {
-        (Some(status @ 200..=299), None) => read_answer(status, body, key),
+fn conclude(
+    method: Method,
+    received: Received,
+    failed: Option<Failure>,
+    custody: &Custody,
+    key: &str,
+) -> Outcome {
+    match (received.status, failed) {
+        (Some(status @ 200..=299), None) => read_answer(method, status, received, key),
         (None | Some(200..=299), Some(Failure { kind, reason })) => {
-            if status.is_none() && custody.revoke() {
+            if received.status.is_none() && custody.revoke() {
                 Outcome::NotSent { reason, kind }
             } else {
                 Outcome::Unknown { reason }
             }
         }
-        (Some(status), _) => Outcome::Refused(refusal(status, &body, key)),
+        (Some(status), _) => Outcome::Refused(refusal(status, &received, key)),
         (None, None) => unreachable!("an exchange without a failure has a status"),
     }
 }
 
-fn read_answer(status: u16, body: Vec<u8>, key: &str) -> Outcome {
-    match answer::read(&body) {
+fn read_answer(method: Method, status: u16, received: Received, key: &str) -> Outcome {
+    match answer::read(method, &received.body) {
         Document::Answer { usage, blocked, images } => {
-            Outcome::Answered { body: body.into(), usage, blocked, images }
+            Outcome::Answered { body: received.body.into(), usage, blocked, images }
         }
-        Document::Error { status } => Outcome::Refused(refusal(status, &body, key)),
+        Document::Error { status } => Outcome::Refused(refusal(status, &received, key)),
         Document::Broken { reason } => {
             Outcome::Unknown { reason: format!("{reason} (status {status})") }
         }
     }
 }
 
-/// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`), so it is taken out
-/// before anything is read or cut.
-pub(super) fn refusal(status: u16, body: &[u8], key: &str) -> Refusal {
-    let text = String::from_utf8_lossy(body);
+/// Some refusals quote the key (`Consumer 'api_key:…' has been suspended`) or parts of it, so it is
+/// taken out before anything is read or cut.
+pub(super) fn refusal(status: u16, received: &Received, key: &str) -> Refusal {
+    let mut text = String::from_utf8_lossy(&received.body);
     if key.len() >= KEY_BYTES_MIN && text.contains(key) {
-        classify(status, text.replace(key, "[key]").as_bytes())
-    } else {
-        classify(status, body)
+        text = Cow::Owned(text.replace(key, "[key]"));
     }
+    if let Some(masked) = masked_key(&text) {
+        text = Cow::Owned(text.replace(masked, "[key]"));
+    }
+    match text {
+        Cow::Owned(text) => classify_with(status, text.as_bytes(), received.waits),
+        Cow::Borrowed(_) => classify_with(status, &received.body, received.waits),
+    }
+}
+
+/// The key in `Incorrect API key provided: sk-proj-********7890.`, of which both ends are shown.
+fn masked_key(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("API key provided: ")?;
+    let of_key = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '*'].contains(&c);
+    let end = rest.find(|c| !of_key(c)).unwrap_or(rest.len());
+    rest.get(..end).filter(|masked| masked.contains('*'))
 }
 
 pub(super) fn late(what: &str, after: Duration) -> Failure {
@@ -324,20 +357,21 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// `{base_url}/v1beta/models/{model}:{method}`, the model percent-encoded as one segment.
-fn url(base_url: &str, model: &str, method: &str) -> Option<reqwest::Url> {
-    let mut url = reqwest::Url::parse(base_url).ok()?;
-    if !["http", "https"].contains(&url.scheme()) {
-        return None;
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    url.path_segments_mut().ok()?.pop_if_empty().extend([
-        "v1beta",
-        "models",
-        &format!("{model}:{method}"),
-    ]);
-    Some(url)
+/// The one header that carries the key: a provider refuses a call with two credentials.
+fn credential(call: &Call) -> Result<(HeaderName, HeaderValue), Failure> {
+    let key = call.key.expose_secret();
+    let (name, value) = match call.method {
+        Method::GenerateContent | Method::EmbedContent => {
+            (HeaderName::from_static("x-goog-api-key"), HeaderValue::from_str(key))
+        }
+        Method::ChatCompletions | Method::Embeddings => {
+            (AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}")))
+        }
+    };
+    let mut value =
+        value.map_err(|_| unusable("the key holds characters that a header cannot carry"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// Makes ring the process's provider of TLS, without which no HTTP client can be built.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::answer::{self, Total};
 use super::client::{Call, Client, Failure, Received, late, refusal};
-use super::{Progress, Refusal};
+use super::{Progress, Refusal, url};
 
 /// Counting takes no thinking: a provider that does not answer within this will not do it.
 const WHOLE_MAX: Duration = Duration::from_mins(1);
@@ -45,15 +45,19 @@ pub enum CountError {
 
 impl Client {
     /// Asks the provider how many input tokens `call` has, once; `call` is the request that would
-    /// be given to [`Client::generate`]. The whole takes at most a minute, or what the client's
+    /// be given to [`Client::send`]. Only Gemini's `generateContent` can be counted. The whole takes at most a minute, or what the client's
     /// timeouts allow if that is less.
     ///
     /// # Errors
     /// When no count was had. The caller falls back on its estimate.
     pub async fn count_tokens(&self, call: Call) -> Result<u64, CountError> {
+        let no_url = |reason: String| CountError::Unusable { reason };
+        let url = url::of_count(&call)
+            .map_err(|error| no_url(error.to_string()))?
+            .ok_or_else(|| no_url("the provider counts `generateContent` requests alone".into()))?;
         let body = question(&call)?;
         let unusable = |failure: Failure| CountError::Unusable { reason: failure.reason };
-        let request = self.request(&call, "countTokens", body.into()).map_err(unusable)?;
+        let request = self.request(&call, url, body.into()).map_err(unusable)?;
         let whole = self.timeouts().whole.min(WHOLE_MAX);
         let mut received = Received::default();
         let exchange = self.exchange(request, COUNT_BYTES_MAX, &|_: Progress| (), &mut received);
@@ -77,7 +81,7 @@ fn question(call: &Call) -> Result<Vec<u8>, CountError> {
 
 fn conclude(received: &Received, failed: Option<Failure>, key: &str) -> Result<u64, CountError> {
     let no_answer = |reason: String| Err(CountError::NoAnswer { reason });
-    let refused = |status| Err(CountError::Refused(Box::new(refusal(status, &received.body, key))));
+    let refused = |status| Err(CountError::Refused(Box::new(refusal(status, received, key))));
     match (received.status, failed) {
         (Some(200..=299), None) => match answer::total(&received.body) {
             Total::Tokens(tokens) => Ok(tokens),

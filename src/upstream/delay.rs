@@ -33,12 +33,54 @@ pub(super) fn duration_ms(text: &str) -> Option<u64> {
     }
 }
 
-/// The wait in `Please retry in 19h21m10.92605059s.`, in milliseconds, rounded up.
+/// The wait in `Please retry in 19h21m10.92605059s.`, `Please try again in 20s.` or `Please retry
+/// after 20 seconds.`, in milliseconds, rounded up.
 pub(super) fn prose_delay_ms(message: &str) -> Option<u64> {
-    const LEAD: &str = "retry in ";
-    let (_, after) = message.split_once(LEAD)?;
-    let word = after.split_whitespace().next()?;
-    duration_ms(word.trim_end_matches(['.', ',']))
+    const LEADS: [&str; 3] = ["retry in ", "try again in ", "retry after "];
+    let (_, after) = LEADS.into_iter().find_map(|lead| message.split_once(lead))?;
+    let mut words = after.split_whitespace().map(|word| word.trim_end_matches(['.', ',']));
+    let word = words.next()?;
+    duration_ms(word).or_else(|| match words.next()? {
+        "second" | "seconds" => duration_ms(&format!("{word}s")),
+        "minute" | "minutes" => duration_ms(&format!("{word}m")),
+        _ => None,
+    })
+}
+
+/// A header that asks for more than this is not about a limit.
+const HEADER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// What the headers of a refusal tell to wait, in milliseconds, each at most a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Waits {
+    /// `retry-after-ms`, else `retry-after`.
+    pub(super) asked: Option<u64>,
+    /// `x-ratelimit-reset-requests`: until all requests of the limit are there again.
+    pub(super) requests: Option<u64>,
+    /// `x-ratelimit-reset-tokens`: until all tokens of the limit are there again.
+    pub(super) tokens: Option<u64>,
+}
+
+impl Waits {
+    /// `header` finds a header's text; `date` is that of the answer, in Unix seconds, from which a
+    /// date to wait for is counted.
+    pub(super) fn read<'a>(header: impl Fn(&str) -> Option<&'a str>, date: Option<i64>) -> Self {
+        let within = |wait: u64| wait.min(HEADER_MS_MAX);
+        let asked_ms = header("retry-after-ms").and_then(|ms| duration_ms(&format!("{ms}ms")));
+        let asked = asked_ms.or_else(|| {
+            let after = header("retry-after")?;
+            duration_ms(&format!("{after}s")).or_else(|| {
+                let until = chrono::DateTime::parse_from_rfc2822(after).ok()?.timestamp();
+                u64::try_from(until - date?).ok()?.checked_mul(1_000)
+            })
+        });
+        let reset = |name: &str| header(name).and_then(duration_ms).map(within);
+        Self {
+            asked: asked.map(within),
+            requests: reset("x-ratelimit-reset-requests"),
+            tokens: reset("x-ratelimit-reset-tokens"),
+        }
+    }
 }
 
 /// The first number and unit of `text` in nanoseconds, rounded up, and what follows them.
@@ -121,11 +163,45 @@ mod tests {
             ("limit: 0\nPlease retry in 12.941102168s.", Some(12_942)),
             ("Please retry in 19h56m12.087999701s. Thank you.", Some(71_772_088)),
             ("Please retry in 812.5ms", Some(813)),
+            ("(RPM): Limit 3, Used 3, Requested 1. Please try again in 20s. Visit", Some(20_000)),
+            ("Please try again in 6ms. Contact us", Some(6)),
+            ("Please try again in 7m12s.", Some(432_000)),
+            ("Please retry after 20 seconds. Please go here", Some(20_000)),
+            ("Please retry after 1 second.", Some(1_000)),
+            ("Please retry after 2 minutes", Some(120_000)),
+            ("Please retry after 2 moons", None),
             ("Please retry in a while.", None),
             ("Please retry in ", None),
             ("Please try again later.", None),
         ] {
             assert_eq!(prose_delay_ms(text), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn waits_of_headers() {
+        let date = Some(1_795_334_400); // 2026-11-22T08:00:00Z
+        let read = |headers: &[(&str, &'static str)]| {
+            let find = |name: &str| headers.iter().find(|(known, _)| *known == name);
+            Waits::read(|name| find(name).map(|(_, text)| *text), date)
+        };
+        for (headers, want) in [
+            (&[("retry-after", "20")][..], Some(20_000)),
+            (&[("retry-after", "0.5")], Some(500)),
+            (&[("retry-after", "20"), ("retry-after-ms", "812.5")], Some(813)),
+            (&[("retry-after", "20"), ("retry-after-ms", "soon")], Some(20_000)),
+            (&[("retry-after", "Sun, 22 Nov 2026 08:00:05 GMT")], Some(5_000)),
+            (&[("retry-after", "Sun, 22 Nov 2026 07:00:00 GMT")], None),
+            (&[("retry-after", "-1")], None),
+            (&[("retry-after", "9999999")], Some(HEADER_MS_MAX)),
+            (&[], None),
+        ] {
+            assert_eq!(read(headers).asked, want, "{headers:?}");
+        }
+        let resets = [("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s")];
+        let want = Waits { asked: None, requests: Some(1_000), tokens: Some(360_000) };
+        assert_eq!(read(&resets), want);
+        let later = |name: &str| (name == "retry-after").then_some("Sun, 22 Nov 2026 08:00:05 GMT");
+        assert_eq!(Waits::read(later, None), Waits::default());
     }
 }

@@ -1,11 +1,11 @@
-//! The client of a provider: one call of Gemini `generateContent`, told as facts; and
-//! `countTokens`, which is free.
+//! The client of a provider: one call of Gemini's API or of an OpenAI-compatible one, told as
+//! facts; and Gemini's `countTokens`, which is free.
 //!
 //! A call ends in one of four ways (see [`Outcome`]), and which one decides what the ledger may
 //! write, so the walls between them are proofs and not guesses: [`Outcome::NotSent`] is said only
 //! when no byte of the body was, or ever will be, handed to the transport; whatever is not a
 //! complete answer and not such a proof is [`Outcome::Unknown`]. Nothing here waits, retries or
-//! decides: every request that leaves is one call of [`Client::generate`] or
+//! decides: every request that leaves is one call of [`Client::send`] or
 //! [`Client::count_tokens`].
 
 mod answer;
@@ -15,6 +15,7 @@ mod client;
 mod count;
 mod delay;
 mod text;
+mod url;
 
 use std::fmt;
 
@@ -24,6 +25,28 @@ pub use classify::classify;
 pub(crate) use client::install_tls;
 pub use client::{Call, Client, Timeouts};
 pub use count::CountError;
+
+/// What a project's provider speaks: which URLs it has and how a key is shown to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// The Gemini API, which has OpenAI-compatible methods as well.
+    Gemini,
+    /// An OpenAI-compatible API.
+    OpenAi,
+}
+
+/// What is asked of a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Gemini's `generateContent`. Not of [`Wire::OpenAi`].
+    GenerateContent,
+    /// Gemini's `embedContent`. Not of [`Wire::OpenAi`].
+    EmbedContent,
+    /// OpenAI's `chat/completions`.
+    ChatCompletions,
+    /// OpenAI's `embeddings`.
+    Embeddings,
+}
 
 /// A step of a call, told at the moment it happens so that the caller can read its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +72,8 @@ pub struct Report {
     pub date_header: Option<i64>,
     /// The tier that served the call, from `x-gemini-service-tier`.
     pub service_tier: Option<String>,
+    /// The provider's own name of the call, from `x-request-id`; at most 128 bytes.
+    pub request_id: Option<String>,
     /// Whether [`Progress::BodySent`] was told.
     pub body_sent: bool,
 }
@@ -62,7 +87,9 @@ pub enum Outcome {
         /// The provider's own count; none when it was absent or unreadable.
         usage: Option<Usage>,
         /// Why there is no proper text: `promptFeedback.blockReason`, or a `finishReason` other
-        /// than `STOP` and `MAX_TOKENS` when no candidate has a better one. An open list.
+        /// than `STOP` and `MAX_TOKENS` when no candidate has a better one; of a chat completion
+        /// `content_filter` or `refusal` when that is true of every choice, or `no_choices`. An
+        /// open list.
         blocked: Option<String>,
         /// Image parts (`inlineData` of type `image/*`) in all candidates.
         images: u64,
@@ -129,8 +156,9 @@ pub struct Refusal {
     pub grpc_status: Option<String>,
     /// Every quota named in the refusal, in the provider's order, at most 64.
     pub quota: Vec<QuotaViolation>,
-    /// The wait the provider asks for, rounded up: the longer of `RetryInfo` (which floors to
-    /// seconds) and the prose. It is false for some day quotas.
+    /// The wait the provider asks for, rounded up: the longest of `RetryInfo` (which floors to
+    /// seconds), the prose and the `retry-after` headers. It is false for some day quotas of
+    /// Gemini.
     pub retry_delay_ms: Option<u64>,
     /// The document, cut at 64 KiB.
     pub body: Bytes,
@@ -166,7 +194,7 @@ pub enum RefusalClass {
     Throttled(ThrottleKind),
     /// Money: prepaid credit or a spending cap is used up. Not a quota; does not heal by waiting.
     Billing,
-    /// A passing fault of the provider: 5xx, 408, 499.
+    /// A passing fault of the provider: 5xx, 408, 499, and OpenAI's 409.
     Server,
     /// Anything else, such as a redirect (never followed).
     Other,
@@ -243,7 +271,7 @@ pub struct Usage {
     pub tool_use_prompt: u64,
     /// The total as reported, not recomputed.
     pub total: u64,
-    /// `usageMetadata` as received; none above 16 KiB.
+    /// `usageMetadata` or `usage` as received; none above 16 KiB.
     pub raw: Option<String>,
 }
 

@@ -159,7 +159,14 @@ impl Sim {
 }
 
 fn report(outcome: Outcome) -> Report {
-    Report { outcome, status: None, date_header: None, service_tier: None, body_sent: false }
+    Report {
+        outcome,
+        status: None,
+        date_header: None,
+        service_tier: None,
+        request_id: None,
+        body_sent: false,
+    }
 }
 
 fn refused(status: u16, message: &str, details: &str) -> Report {

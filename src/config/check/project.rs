@@ -18,10 +18,10 @@ use crate::config::{
 use crate::gate::limits::{Limit, Scope, Source, Window};
 use crate::gate::units::Metric;
 
-const GEMINI_URL: &str = "https://generativelanguage.googleapis.com";
-
-/// The tiers a project may say it is on when no preset lists its own.
-const TIERS: [&str; 4] = ["free", "tier1", "tier2", "tier3"];
+/// The tiers a project may say it is on when no preset lists its own: the first ones of Gemini,
+/// all of OpenAI.
+const TIERS: [&str; 6] = ["free", "tier1", "tier2", "tier3", "tier4", "tier5"];
+const GEMINI_TIERS: usize = 4;
 
 /// The longest window that is not a quota day: its attempts are held in memory.
 const WINDOW_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -37,15 +37,15 @@ pub(super) fn read(
     let mut project = Project {
         name: name(document, "project.name", &raw.name)?,
         provider,
-        base_url: base_url(document, raw.base_url.as_ref())?,
+        base_url: base_url(document, provider, raw.base_url.as_ref())?,
         preset,
-        tier: tier(document, preset, raw.tier.as_ref())?,
+        tier: tier(document, provider, preset, raw.tier.as_ref())?,
         keys: Vec::new(),
         absent_keys: Vec::new(),
-        day: day(raw),
+        day: day(provider, raw),
         max_in_flight: max_in_flight(document, raw.max_in_flight.as_ref())?,
         unknown_models: unknown_models(document, raw.unknown_models.as_ref())?,
-        strict_estimates: strict_estimates(document, raw.estimates.as_ref())?,
+        strict_estimates: strict_estimates(document, provider, raw.estimates.as_ref())?,
         reserve: reserve(document, raw.reserve.as_ref())?,
         limits: Vec::new(),
         set: crate::config::SetLimits::new(),
@@ -64,23 +64,28 @@ fn provider(document: Document<'_>, text: Option<&Text>) -> Result<Provider, Con
     let Some(text) = text else { return Ok(Provider::Gemini) };
     match text.get_ref().as_str() {
         "gemini" => Ok(Provider::Gemini),
-        "openai" => {
-            let what = "provider \"openai\" is not supported yet";
-            Err(document.refuse(text.span(), what, "use \"gemini\""))
-        }
+        "openai" => Ok(Provider::OpenAi),
         other => {
             let what = format!("unknown provider `{other}`");
-            Err(document.refuse(text.span(), what, "known: gemini"))
+            Err(document.refuse(text.span(), what, "known: gemini, openai"))
         }
     }
 }
 
 /// An address without credentials; it is not repeated in errors, where they would show.
-fn base_url(document: Document<'_>, text: Option<&Text>) -> Result<String, ConfigError> {
-    let Some(text) = text else { return Ok(GEMINI_URL.to_owned()) };
+fn base_url(
+    document: Document<'_>,
+    provider: Provider,
+    text: Option<&Text>,
+) -> Result<String, ConfigError> {
+    let usual = match provider {
+        Provider::Gemini => "https://generativelanguage.googleapis.com",
+        Provider::OpenAi => "https://api.openai.com",
+    };
+    let Some(text) = text else { return Ok(usual.to_owned()) };
     let refuse =
         |what: &str, fix: &str| Err(document.refuse(text.span(), format!("base_url {what}"), fix));
-    let example = format!("write something like {GEMINI_URL}");
+    let example = format!("write something like {usual}");
     let Ok(url) = Url::parse(text.get_ref()) else {
         return refuse("is not a URL", &example);
     };
@@ -119,20 +124,27 @@ fn find_preset(
     if let Some(found) = of_provider().find(|preset| preset.name == *text.get_ref()) {
         return Ok(Some(found));
     }
-    let known: Vec<&str> = of_provider().map(|preset| preset.name.as_str()).collect();
-    let what = format!("unknown preset `{}`", text.get_ref());
-    Err(document.refuse(text.span(), what, format!("known: {}, none", known.join(", "))))
+    let known = of_provider().map(|preset| preset.name.as_str()).chain(["none"]);
+    let fix = format!("known: {}", known.collect::<Vec<_>>().join(", "));
+    let whose = match provider {
+        Provider::Gemini => "",
+        Provider::OpenAi => " of provider \"openai\"",
+    };
+    let what = format!("unknown preset `{}`{whose}", text.get_ref());
+    Err(document.refuse(text.span(), what, fix))
 }
 
 fn tier(
     document: Document<'_>,
+    provider: Provider,
     preset: Option<&Preset>,
     text: Option<&Text>,
 ) -> Result<String, ConfigError> {
     let Some(text) = text else { return Ok("free".to_owned()) };
-    let known: Vec<&str> = match preset {
-        Some(preset) => preset.tiers.iter().map(String::as_str).collect(),
-        None => TIERS.to_vec(),
+    let known: Vec<&str> = match (preset, provider) {
+        (Some(preset), _) => preset.tiers.iter().map(String::as_str).collect(),
+        (None, Provider::Gemini) => TIERS[..GEMINI_TIERS].to_vec(),
+        (None, Provider::OpenAi) => TIERS.to_vec(),
     };
     if known.contains(&text.get_ref().as_str()) {
         return Ok(text.get_ref().clone());
@@ -142,14 +154,15 @@ fn tier(
     Err(document.refuse(text.span(), what, format!("known: {}", known.join(", "))))
 }
 
-fn day(raw: &RawProject) -> DayConfig {
+fn day(provider: Provider, raw: &RawProject) -> DayConfig {
+    let zone = match provider {
+        Provider::Gemini => "America/Los_Angeles",
+        Provider::OpenAi => "UTC",
+    };
     let text = |value: &Option<Text>, default: &str| {
         value.as_ref().map_or_else(|| default.to_owned(), |value| value.get_ref().clone())
     };
-    DayConfig {
-        zone: text(&raw.day.zone, "America/Los_Angeles"),
-        reset: text(&raw.day.reset, "0 0 * * *"),
-    }
+    DayConfig { zone: text(&raw.day.zone, zone), reset: text(&raw.day.reset, "0 0 * * *") }
 }
 
 fn max_in_flight(
@@ -181,12 +194,20 @@ fn unknown_models(
     }
 }
 
-fn strict_estimates(document: Document<'_>, text: Option<&Text>) -> Result<bool, ConfigError> {
+fn strict_estimates(
+    document: Document<'_>,
+    provider: Provider,
+    text: Option<&Text>,
+) -> Result<bool, ConfigError> {
     let Some(text) = text else { return Ok(false) };
-    match text.get_ref().as_str() {
-        "bytes" => Ok(false),
-        "strict" => Ok(true),
-        other => {
+    match (text.get_ref().as_str(), provider) {
+        ("bytes", _) => Ok(false),
+        ("strict", Provider::Gemini) => Ok(true),
+        ("strict", Provider::OpenAi) => {
+            let what = "estimates cannot be `strict`: provider \"openai\" counts no tokens ahead";
+            Err(document.refuse(text.span(), what, "write \"bytes\""))
+        }
+        (other, _) => {
             let what = format!("estimates cannot be `{other}`");
             Err(document.refuse(text.span(), what, "write \"bytes\" or \"strict\""))
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::{CANARY, PROJECT, env, load};
+use super::{CANARY, PROJECT, env, load, project};
 use crate::config::{
     BodyRetention, Config, DayConfig, Dimension, KeyOrigin, Listen, Origin, Overrides, Provider,
     Reserve, Setting, UnknownModels,
@@ -115,6 +115,32 @@ fn every_field_arrives() {
     );
     assert!(config.project("other").unwrap().preset.is_none());
     assert!(config.project("third").is_none());
+}
+
+#[test]
+fn an_openai_project_has_defaults_of_its_own() {
+    let openai = project("provider = \"openai\"\ntier = \"tier5\"\n");
+    assert_eq!(openai.provider, Provider::OpenAi);
+    assert_eq!(openai.base_url, "https://api.openai.com");
+    assert!(openai.preset.is_none());
+    assert_eq!(openai.unknown_models, UnknownModels::Learn);
+    assert_eq!(openai.day, DayConfig { zone: "UTC".into(), reset: "0 0 * * *".into() });
+
+    let own = project(
+        "provider = \"openai\"\nbase_url = \"https://openrouter.ai/api/v1/\"\n\
+         day = { zone = \"Europe/Berlin\" }\nlimits = [{ model = \"m\", rpm = 3 }]\n",
+    );
+    assert_eq!(own.base_url, "https://openrouter.ai/api/v1");
+    assert_eq!((own.day.zone.as_str(), own.limits.len()), ("Europe/Berlin", 1));
+
+    let text = "[[project]]\nname = \"o\"\nprovider = \"openai\"\n";
+    let config = load(text).unwrap();
+    let missing = config.projects[0].missing_keys().join("\n");
+    assert!(missing.contains("env = \"OPENAI_API_KEY\""), "{missing}");
+    let same = load(&config.render_masked()).unwrap();
+    assert_eq!(same.projects[0].provider, Provider::OpenAi);
+    assert_eq!(same.projects[0].base_url, config.projects[0].base_url);
+    assert!(same.projects[0].preset.is_none());
 }
 
 /// A pool in place of project and model, and a tenant whose name is no bare key.

@@ -42,7 +42,14 @@ impl Answer {
 
 fn answer(outcome: Outcome, status: Option<u16>) -> Answer {
     let sent = !matches!(outcome, Outcome::NotSent { .. });
-    let report = Report { outcome, status, date_header: None, service_tier: None, body_sent: sent };
+    let report = Report {
+        outcome,
+        status,
+        date_header: None,
+        service_tier: None,
+        request_id: None,
+        body_sent: sent,
+    };
     let headers_ms = status.map(|_| 200);
     Answer { report, body_ms: sent.then_some(20), headers_ms, ended_ms: 210 }
 }

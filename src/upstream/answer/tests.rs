@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 
 fn answer(document: &serde_json::Value) -> (Option<Usage>, Option<String>, u64) {
-    match read(document.to_string().as_bytes()) {
+    match read(Method::GenerateContent, document.to_string().as_bytes()) {
         Document::Answer { usage, blocked, images } => (usage, blocked, images),
         other @ (Document::Error { .. } | Document::Broken { .. }) => panic!("{other:?}"),
     }
@@ -98,7 +98,10 @@ fn images_are_counted_over_all_candidates() {
 #[test]
 fn an_error_document_is_an_error() {
     let error = json!({"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}});
-    assert!(matches!(read(error.to_string().as_bytes()), Document::Error { status: 503 }));
+    assert!(matches!(
+        read(Method::GenerateContent, error.to_string().as_bytes()),
+        Document::Error { status: 503 }
+    ));
     for other in [json!({"error": {"code": 200}}), json!({"error": null}), json!({"error": {}})] {
         answer(&other);
     }
@@ -109,7 +112,9 @@ fn what_is_no_object_is_broken_and_not_quoted() {
     for body in
         [&b""[..], b"secret", b"\"secret\"", b"[{}]", b"{\"secret\":1", b"{} secret", b"\xff"]
     {
-        let Document::Broken { reason } = read(body) else { panic!("{body:?}") };
+        let Document::Broken { reason } = read(Method::GenerateContent, body) else {
+            panic!("{body:?}")
+        };
         assert!(!reason.contains("secret"), "{reason}");
     }
 }
@@ -117,7 +122,7 @@ fn what_is_no_object_is_broken_and_not_quoted() {
 proptest! {
     #[test]
     fn total_over_bytes(body: Vec<u8>) {
-        read(&body);
+        read(Method::GenerateContent, &body);
     }
 
     #[test]

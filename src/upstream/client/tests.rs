@@ -14,6 +14,7 @@ use super::*;
 use crate::upstream::{RefusalClass, ThrottleKind};
 
 mod count;
+mod methods;
 
 const KEY: &str = "AQ.canary-0123456789";
 const PROMPT: &str = r#"{"contents":[{"parts":[{"text":"canary prompt"}]}]}"#;
@@ -87,6 +88,8 @@ fn reply(status: &str, headers: &str, body: &str) -> String {
 fn call(base_url: &str) -> Call {
     Call {
         base_url: base_url.into(),
+        wire: Wire::Gemini,
+        method: Method::GenerateContent,
         model: "gemini-3.6-flash".into(),
         key: KEY.into(),
         body: PROMPT.into(),
@@ -110,7 +113,7 @@ async fn generate(client: &Client, call: Call) -> (Report, Vec<Progress>) {
     let debug = format!("{call:?} {client:?}");
     let steps = Arc::new(Mutex::new(Vec::new()));
     let told = steps.clone();
-    let report = client.generate(call, move |step| told.lock().unwrap().push(step)).await;
+    let report = client.send(call, move |step| told.lock().unwrap().push(step)).await;
     let debug = format!("{debug} {report:?}");
     assert!(!debug.contains("canary"), "{debug}");
     let steps = steps.lock().unwrap().clone();
@@ -482,31 +485,6 @@ fn no_system_certificates_are_needed() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-#[test]
-fn urls() {
-    let tail = "v1beta/models/m:generateContent";
-    for (base_url, model, want) in [
-        ("https://h", "m", Some(format!("https://h/{tail}"))),
-        ("https://h/", "m", Some(format!("https://h/{tail}"))),
-        ("http://h:8080/a/b/", "m", Some(format!("http://h:8080/a/b/{tail}"))),
-        ("http://h/?key=1#f", "m", Some(format!("http://h/{tail}"))),
-        (
-            "http://h",
-            "../m?x#y",
-            Some("http://h/v1beta/models/..%2Fm%3Fx%23y:generateContent".to_owned()),
-        ),
-        ("h:8080", "m", None),
-        ("unix:/run/x", "m", None),
-        ("", "m", None),
-    ] {
-        assert_eq!(
-            url(base_url, model, "generateContent").map(String::from),
-            want,
-            "{base_url} {model}"
-        );
-    }
 }
 
 #[test]

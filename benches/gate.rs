@@ -16,7 +16,7 @@ use tidegate::calendar::QuotaDay;
 use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
 use tidegate::engine::{BatchSetup, Effect, Engine, Event, RouteTo};
-use tidegate::formats::{Dialect, InDoubt};
+use tidegate::formats::{Dialect, Form, InDoubt, Packing};
 use tidegate::gate::admit::{BucketId, Gate};
 use tidegate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use tidegate::gate::units::{BootMs, Class, KeyId, Metric, Now, ProjectId, UnixMs, Weights};
@@ -244,7 +244,8 @@ fn setup(id: BatchId, project: i64, bucket: BucketId) -> BatchSetup {
         id,
         bucket,
         work: "work".to_owned(),
-        dialect: Dialect::GeminiJsonl,
+        form: std::sync::Arc::new(Form::of(Dialect::GeminiJsonl)),
+        packing: Packing::Plain,
         model: MODEL.to_owned(),
         tenant: "uid:1000".to_owned(),
         priority: 1,
@@ -274,6 +275,7 @@ fn queued(id: i64) -> QueuedItem {
         offset: 0,
         bytes: 300,
         hash: None,
+        requests: 1,
         input_tokens,
         images,
         attempts: 0,

@@ -30,7 +30,8 @@ CREATE TABLE item_anew (
     line_bytes INTEGER NOT NULL CHECK (line_bytes > 0),
     -- XXH3-64 of these bytes; NULL of lines that an earlier version took in.
     line_hash INTEGER,
-    -- Reserved for each attempt: input tokens and images.
+    -- Reserved for each attempt: requests, input tokens and images.
+    est_requests INTEGER NOT NULL DEFAULT 1,
     est_input_tokens INTEGER NOT NULL,
     est_images INTEGER NOT NULL,
     -- What the estimate was made of (see `attempt`). NULL: not known.

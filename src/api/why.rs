@@ -15,11 +15,12 @@ use super::problem::Problem;
 use super::routes::{Answer, stopping};
 use crate::caps;
 use crate::clock;
+use crate::engine::text;
 use crate::engine::why::RouteHoldup;
-use crate::formats::{self, Dialect};
+use crate::formats::{Family, Form};
 use crate::report::explain::explain;
 use crate::report::why::{HeadOut, RouteWhy, WhyReport, line_of};
-use crate::spool::{Content, LineReader};
+use crate::spool::{Content, RecordReader};
 use crate::store::{Batch, BatchId, QueuedItem};
 
 #[derive(Deserialize)]
@@ -70,10 +71,10 @@ impl Api {
         let line = if let Ok(line) = named.parse::<u32>() {
             Some(line)
         } else {
-            let path = self.inner.spool.input_path(&batch.work);
-            let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
+            let path = text::path_of(&self.inner.spool, batch);
+            let (form, family) = (text::form_of(batch)?, text::file_of(batch).0);
             let key = named.to_owned();
-            let find = move || line_with(path, dialect, &key);
+            let find = move || line_with(path, (family, &form), &key);
             let found = tokio::task::spawn_blocking(find).await.map_err(|_| stopping())?;
             found.map_err(|error| {
                 let detail = format!("cannot read the accepted file: {error}");
@@ -131,12 +132,17 @@ impl Api {
 }
 
 /// The number of the line whose item has this key.
-fn line_with(path: PathBuf, dialect: Dialect, key: &str) -> std::io::Result<Option<u32>> {
+fn line_with(
+    path: PathBuf,
+    (family, form): (Family, &Form),
+    key: &str,
+) -> std::io::Result<Option<u32>> {
     let file = BufReader::new(File::open(path)?);
-    let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
-    while let Some(line) = lines.next_line()? {
+    let mut records = RecordReader::new(file, family, caps::LINE_MAX_BYTES);
+    while let Some(line) = records.next_record()? {
         if let Content::Bytes(bytes) = line.content
-            && formats::key_of(dialect, line.number, bytes) == key
+            && line.number > 0
+            && form.key_of(line.number, bytes) == key
         {
             return Ok(u32::try_from(line.number).ok());
         }

@@ -1,7 +1,7 @@
 //! `tidegate plan`: when would this be done, and what would hold it up?
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{IsTerminal, Seek};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -11,16 +11,17 @@ use super::client::daemon;
 use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print, print_json, style};
 use crate::caps;
 use crate::clock;
-use crate::config::{Config, Env, ModelRule};
+use crate::config::{Config, Env, ModelRule, Provider};
 use crate::engine::import;
 use crate::engine::routes::Wish;
 use crate::engine::start;
+use crate::engine::text::{self, Head};
 use crate::formats::{self, BatchOptions, Priority};
 use crate::gate::limits::{Allowance, Limit};
 use crate::report::plan::{PlanBody, PlanError, PlanFile, PlanReport, PromptRun, plan, set_tier};
 use crate::report::plan_text;
 use crate::schedule::forecast::STARTS_MOST;
-use crate::spool::{Content, LineReader};
+use crate::spool;
 use crate::store::{NewItem, Reader, SetLimit, Store};
 
 /// Files that take longer to read than one waits without a sign.
@@ -141,16 +142,28 @@ fn read_file(path: &Path, args: &Args, config: &Config, exact: usize) -> Result<
     let misused = |why: String| Failure::new(EX_USAGE, format!("{}: {why}", path.display()));
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| told("the file's name is not text".to_owned()))?;
-    let (dialect, _) = formats::recognise(name).map_err(|error| misused(error.to_string()))?;
-    let options = options_of(path, args).map_err(misused)?;
+    let known = formats::recognise(name).map_err(|error| misused(error.to_string()))?;
+    let broken = |error: std::io::Error| told(error.to_string());
+    let file = File::open(path).map_err(broken)?;
+    let text = spool::unpacked(file, known.packing, &std::env::temp_dir()).map_err(broken)?;
+    let text = text.map_err(misused)?;
+    let begin = text.try_clone().map_err(broken)?;
+    let head = text::head(begin, known.family).map_err(broken)?.map_err(misused)?;
+    let mut options = options_of(path, &head, args).map_err(misused)?;
+    if options.model.is_none() && options.pool.is_none() {
+        options.model = head.model(known.family);
+    }
+    let provider = provider(&options, config).map_err(misused)?;
+    let form = head.form(known.family, &options, provider).map_err(misused)?;
     let limits = ceilings(&options, args, config).map_err(misused)?;
     let models: Vec<_> =
         limits.iter().map(|(model, limits)| (model.as_str(), limits.as_slice())).collect();
-    let file = File::open(path).map_err(|error| told(error.to_string()))?;
+    let mut file = text;
+    file.rewind().map_err(broken)?;
     let size = file.metadata().map_or(0, |about| about.len());
     let bar = progress(size, name);
     let mut prompts = Prompts { exact, read: 0, runs: Vec::new(), means: Vec::new(), group: None };
-    let imported = import::survey(file, dialect, &models, |slice, bytes| {
+    let imported = import::survey(file, (known.family, form), &models, |slice, bytes| {
         bar.set_position(bytes);
         slice.iter().filter(|item| item.state == 0).for_each(|item| prompts.push(item));
         true
@@ -172,9 +185,16 @@ fn read_file(path: &Path, args: &Args, config: &Config, exact: usize) -> Result<
     })
 }
 
+/// What is spoken by the provider that a file would ask first.
+fn provider(options: &BatchOptions, config: &Config) -> Result<Provider, String> {
+    let wish = Wish::of(options, config)?;
+    let project = wish.first.first().and_then(|route| config.project(&route.project));
+    Ok(project.map_or(Provider::Gemini, |project| project.provider))
+}
+
 /// The options of a file as they would hold: those of the command line over its first line's over
 /// those beside it.
-fn options_of(path: &Path, args: &Args) -> Result<BatchOptions, String> {
+fn options_of(path: &Path, head: &Head, args: &Args) -> Result<BatchOptions, String> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(formats::SIDECAR_SUFFIX);
     let beside = match std::fs::read_to_string(&beside) {
@@ -182,17 +202,7 @@ fn options_of(path: &Path, args: &Args) -> Result<BatchOptions, String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => BatchOptions::default(),
         Err(error) => return Err(format!("its options file: {error}")),
     };
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let most = u64::try_from(caps::OPTIONS_MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    let mut lines = LineReader::new(BufReader::new(file.take(most)), caps::OPTIONS_MAX_BYTES);
-    let first = lines.next_line().map_err(|error| error.to_string())?;
-    let within = match first.map(|line| line.content) {
-        Some(Content::Bytes(bytes)) => {
-            formats::options_line(bytes).map_err(|error| format!("line 1: {error}"))?
-        }
-        Some(Content::TooLong { .. }) | None => None,
-    };
-    let of_file = within.unwrap_or_default().merged_over(beside);
+    let of_file = head.options.clone().unwrap_or_default().merged_over(beside);
     // A pool or a model of the command line takes the place of the other in the file.
     let of_file = BatchOptions {
         pool: of_file.pool.filter(|_| args.model.is_none()),

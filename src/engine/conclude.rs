@@ -1,14 +1,18 @@
 //! What an answer means: for the ledger row, the item, the bucket, the key and the endpoint.
 
+use bytes::Bytes;
+
 use super::core::Engine;
+use super::run::{fault_line, item_name};
 use super::state::{Flight, Link, Settling};
 use crate::caps;
-use crate::formats::{self, InDoubt};
+use crate::formats::{Answers, InDoubt};
 use crate::gate::units::{Metric, Now, UnixMs, Weights};
 use crate::gate::window::AttemptId;
 use crate::schedule::{ServerError, after_server_error};
 use crate::store::{
-    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, Observation, QueuedItem, Settlement, Tokens,
+    AttemptEnd, BatchId, EndedAttempt, ItemState, ItemUpdate, Observation, QueuedItem, Settlement,
+    Tokens,
 };
 use crate::upstream::{
     NotSentKind, Outcome, QuotaSubject, QuotaViolation, Refusal, RefusalClass, Report, Usage,
@@ -64,12 +68,19 @@ struct Problem {
     code: u16,
     status: &'static str,
     message: String,
+    /// The provider's own document, if it refused.
+    refusal: Option<Bytes>,
 }
 
 impl Problem {
-    fn line(&self, key: &str) -> String {
-        let line = formats::error_line(key, self.code, self.status, &self.message, None);
-        String::from_utf8(line).expect("a results line is JSON, and that is UTF-8")
+    /// One that is ours.
+    fn of(code: u16, status: &'static str, message: String) -> Self {
+        Self { code, status, message, refusal: None }
+    }
+
+    fn line(&self, answers: Answers, key: &str, item: &str) -> String {
+        let told = (self.code, self.status, self.message.as_str());
+        fault_line(answers, key, item, told, self.refusal.as_deref())
     }
 }
 
@@ -118,7 +129,7 @@ impl Engine {
             state: if lost { ItemState::Failed } else { ItemState::Queued },
             item: QueuedItem { not_before, ..flight.item.clone() },
             keeps_place: false,
-            error: Some(Problem { code: 500, status: "INTERNAL", message: reason.clone() }),
+            error: Some(Problem::of(500, "INTERNAL", reason.clone())),
         };
         self.write_up(now, id, flight, fate, Answer::not_sent(key, reason))
     }
@@ -132,7 +143,7 @@ impl Engine {
             state: ItemState::Queued,
             item: flight.item.clone(),
             keeps_place: true,
-            error: Some(Problem { code: 503, status: "UNAVAILABLE", message: reason.clone() }),
+            error: Some(Problem::of(503, "UNAVAILABLE", reason.clone())),
         };
         self.write_up(now, id, flight, fate, Answer::not_sent(String::new(), reason))
     }
@@ -182,7 +193,7 @@ impl Engine {
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
         let line = match fate.state {
             ItemState::Succeeded | ItemState::Blocked => line,
-            ItemState::Failed => fate.error.as_ref().map(|problem| problem.line(&key)),
+            ItemState::Failed => self.fault(flight, fate.error.as_ref(), &key),
             ItemState::Queued | ItemState::Cancelled | ItemState::Held => None,
         };
         let attempt = EndedAttempt {
@@ -217,6 +228,13 @@ impl Engine {
                 keeps_place: fate.keeps_place,
             },
         }
+    }
+
+    /// The results line of an item that failed.
+    fn fault(&self, flight: &Flight, problem: Option<&Problem>, key: &str) -> Option<String> {
+        let setup = &self.jobs.get(&flight.batch)?.setup;
+        let name = item_name(&setup.work, BatchId::line_of_item(flight.item.id));
+        Some(problem?.line(setup.form.answers, key, &name))
     }
 
     fn answered(&mut self, now: Now, flight: &Flight, blocked: bool) -> Fate {
@@ -355,7 +373,7 @@ impl Engine {
             state: ItemState::Queued,
             item: flight.item.clone(),
             keeps_place: true,
-            error: Some(Problem { code: 503, status: "UNAVAILABLE", message: reason.to_owned() }),
+            error: Some(Problem::of(503, "UNAVAILABLE", reason.to_owned())),
         }
     }
 
@@ -373,7 +391,7 @@ impl Engine {
             state,
             item,
             keeps_place: false,
-            error: Some(Problem { code: 504, status: "UNKNOWN", message }),
+            error: Some(Problem::of(504, "UNKNOWN", message)),
         }
     }
 
@@ -432,7 +450,12 @@ fn problem(refusal: &Refusal) -> Problem {
         504 => "DEADLINE_EXCEEDED",
         _ => "UNKNOWN",
     };
-    Problem { code: refusal.status, status, message: refusal.message.clone() }
+    Problem {
+        code: refusal.status,
+        status,
+        message: refusal.message.clone(),
+        refusal: Some(refusal.body.clone()),
+    }
 }
 
 /// What the attempt really took. Without a usage report the reservation stands.

@@ -258,7 +258,8 @@ impl Engine {
             key: flight.key,
             model: flight.model.clone(),
             work: job.setup.work.clone(),
-            dialect: job.setup.dialect,
+            form: job.setup.form.clone(),
+            packing: job.setup.packing,
             stale_at: (!flight.renewed && self.gate.is_paced(flight.bucket, now))
                 .then(|| now.boot.plus(caps::PERMIT_AGE_MAX_MS)),
         }))

@@ -1,11 +1,16 @@
 //! What a dropped file says of itself, and what is said when it is rejected.
 
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::import::{self, Imported};
-use super::intake::IntakeError;
-use crate::formats::{self, BatchOptions, Priority};
-use crate::spool::{Claimed, Sidecar};
+use super::intake::{IntakeError, blocking};
+use super::text::{self, Head, told};
+use crate::formats::{self, BatchOptions, Family, Priority};
+use crate::spool::{Claimed, Sidecar, Spool, Unpacked};
 use crate::store::Source;
 use crate::telemetry::chain;
 
@@ -47,34 +52,59 @@ pub(super) fn refusal(imported: &Imported, skip: bool) -> Option<String> {
     None
 }
 
-/// The options of a file: its first line's over its sidecar's.
-pub(super) async fn options(
+/// What a file says of itself: how its name is read, what it begins with, and its options, those
+/// within over those beside it.
+pub(super) struct Said {
+    pub(super) family: Family,
+    pub(super) head: Head,
+    pub(super) options: BatchOptions,
+}
+
+/// Reads what a file says of itself; it is unpacked for that.
+///
+/// # Errors
+/// It cannot be read now; within, why it is refused.
+pub(super) async fn said(
+    spool: &Arc<Spool>,
     file_name: &str,
     claimed: &Claimed,
-) -> Result<Result<BatchOptions, String>, IntakeError> {
-    if let Err(error) = formats::recognise(file_name) {
-        return Ok(Err(error.to_string()));
-    }
-    let beside = match &claimed.sidecar {
-        Sidecar::Absent => BatchOptions::default(),
-        Sidecar::Text(text) => match formats::sidecar(text) {
-            Ok(options) => options,
-            Err(error) => return Ok(Err(format!("its options file: {}", chain(&error)))),
-        },
-        Sidecar::Bad { name, reason } => {
-            return Ok(Err(format!(
-                "its options file {} is refused: {reason}",
-                name.escape_debug()
-            )));
-        }
+) -> Result<Result<Said, String>, IntakeError> {
+    let (family, packing) = match formats::recognise(file_name) {
+        Ok(name) => (name.family, name.packing),
+        Err(error) => return Ok(Err(error.to_string())),
     };
-    let first = import::first_line(claimed.input.clone()).await?;
-    Ok(match formats::options_line(&first) {
-        Ok(Some(options)) => Ok(options.merged_over(beside)),
-        // A bad first line that is no options line is told with the other bad lines.
-        Ok(None) => Ok(beside),
-        Err(error) => Err(format!("line 1: {error}")),
-    })
+    let beside = match beside(&claimed.sidecar) {
+        Ok(options) => options,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let (files, work) = (spool.clone(), claimed.id.clone());
+    let unpacked = blocking(move || files.unpack(&work, packing)).await?;
+    if let Unpacked::Bad(reason) = unpacked {
+        return Ok(Err(reason));
+    }
+    let path = spool.text_path(&claimed.id, packing);
+    let at = path.clone();
+    let read = tokio::task::spawn_blocking(move || text::head(File::open(at)?, family));
+    let read = read.await.map_err(io::Error::other).and_then(|read| read);
+    let mut head = match read.map_err(told(&path))? {
+        Ok(head) => head,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let options = head.options.take().unwrap_or_default().merged_over(beside);
+    Ok(Ok(Said { family, head, options }))
+}
+
+/// The options beside a file.
+fn beside(sidecar: &Sidecar) -> Result<BatchOptions, String> {
+    match sidecar {
+        Sidecar::Absent => Ok(BatchOptions::default()),
+        Sidecar::Text(text) => {
+            formats::sidecar(text).map_err(|error| format!("its options file: {}", chain(&error)))
+        }
+        Sidecar::Bad { name, reason } => {
+            Err(format!("its options file {} is refused: {reason}", name.escape_debug()))
+        }
+    }
 }
 
 pub(crate) fn priority_of(options: &BatchOptions) -> u8 {

@@ -2,11 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use crate::spool;
 
 /// Keys held in memory before they are sorted and written: 16 MiB.
 const RUN_KEYS: usize = 1 << 20;
@@ -27,7 +29,7 @@ pub(super) struct Keys {
     hasher: RandomState,
     held: Vec<Entry>,
     spilled: Option<Spilled>,
-    path: PathBuf,
+    directory: PathBuf,
 }
 
 /// Sorted runs in a file that has no name any more.
@@ -51,8 +53,8 @@ impl Keys {
     /// No keys yet. What does not fit in memory goes to a file in `directory` that has no name once
     /// it is open, so a crash leaves none.
     pub(super) fn new(directory: &Path) -> Self {
-        let path = directory.join(format!("keys-{}", std::process::id()));
-        Self { hasher: RandomState::new(), held: Vec::new(), spilled: None, path }
+        let directory = directory.to_owned();
+        Self { hasher: RandomState::new(), held: Vec::new(), spilled: None, directory }
     }
 
     /// Notes the key of a line; lines come in their order.
@@ -63,7 +65,7 @@ impl Keys {
 
     fn spill(&mut self) -> io::Result<()> {
         if self.spilled.is_none() {
-            let file = nameless(&self.path)?;
+            let file = spool::nameless(&self.directory)?;
             let out = BufWriter::with_capacity(1 << 18, file);
             self.spilled = Some(Spilled { out, runs: Vec::new() });
         }
@@ -97,18 +99,6 @@ impl Keys {
         repeats.found.sort_unstable();
         Ok(repeats.found)
     }
-}
-
-fn nameless(path: &Path) -> io::Result<File> {
-    // Left by a crash between the two calls.
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    std::fs::remove_file(path)?;
-    Ok(file)
 }
 
 /// Told every entry in order, keeps those whose hash came before.

@@ -58,7 +58,13 @@ impl Engine {
         };
         let spend_nanos = cost(price, &amounts).map_or(0, PicoUsd::to_nanos);
         self.gate.set_estimates_learned(bucket, learned);
-        Weights { requests: 1, input_tokens, images: item.images, spend_nanos, sessions: 0 }
+        Weights {
+            requests: item.requests,
+            input_tokens,
+            images: item.images,
+            spend_nanos,
+            sessions: 0,
+        }
     }
 
     /// What an answered request came to, in billionths of a US dollar; `reserved` when the price of
@@ -156,7 +162,8 @@ impl Engine {
             key: self.projects[&project].turns(now).first().copied()?,
             model: self.model_of(batch, bucket),
             work: job.setup.work.clone(),
-            dialect: job.setup.dialect,
+            form: job.setup.form.clone(),
+            packing: job.setup.packing,
             stale_at: None,
         })
     }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::run::{fault_line, item_name};
 use super::state::CANCELLED;
+use super::text;
 use crate::caps;
 use crate::clock;
 use crate::config::BodyRetention;
-use crate::formats::{self, Dialect};
+use crate::formats::Form;
 use crate::gate::units::UnixMs;
 use crate::spool::{Finish, Outcome, Spool, SpoolError};
 use crate::store::{
@@ -171,7 +173,7 @@ fn write_results(
             keep_input: matches!(bodies, BodyRetention::For(_)),
             submitter: Some(batch.source_uid),
         };
-        let mut lines = Lines::of(&spool, &batch);
+        let mut lines = Lines::of(&spool, &batch)?;
         spool.finish(&finish, |out| {
             let mut out = BufWriter::with_capacity(1 << 20, out);
             loop {
@@ -193,16 +195,16 @@ fn write_results(
 /// The results lines of a batch, from its answers and, of items that have none, made up.
 struct Lines {
     batch: Batch,
-    dialect: Dialect,
+    form: Form,
     spool: Arc<Spool>,
     input: Option<File>,
     answers: Option<File>,
 }
 
 impl Lines {
-    fn of(spool: &Arc<Spool>, batch: &Batch) -> Self {
-        let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-        Self { batch: batch.clone(), dialect, spool: spool.clone(), input: None, answers: None }
+    fn of(spool: &Arc<Spool>, batch: &Batch) -> Result<Self, StoreError> {
+        let form = text::form_of(batch)?;
+        Ok(Self { batch: batch.clone(), form, spool: spool.clone(), input: None, answers: None })
     }
 
     /// The line that answers an item; `None` while there is none.
@@ -257,13 +259,15 @@ impl Lines {
     ) -> io::Result<Vec<u8>> {
         let file = match self.input.take() {
             Some(file) => file,
-            None => File::open(self.spool.input_path(&self.batch.work))?,
+            None => File::open(text::path_of(&self.spool, &self.batch))?,
         };
         let mut text = vec![0; usize::try_from(item.bytes).map_err(io::Error::other)?];
         file.read_exact_at(&mut text, item.offset)?;
         self.input = Some(file);
-        let key = formats::key_of(self.dialect, BatchId::line_of_item(item.id), &text);
-        Ok(formats::error_line(&key, code, status, message, None))
+        let number = BatchId::line_of_item(item.id);
+        let key = self.form.key_of(number, &text);
+        let name = item_name(&self.batch.work, number);
+        Ok(fault_line(self.form.answers, &key, &name, (code, status, message), None).into_bytes())
     }
 }
 
@@ -290,7 +294,8 @@ async fn tell_so_far(
     batch: &Batch,
     pages: &mpsc::Sender<io::Result<Vec<u8>>>,
 ) -> io::Result<()> {
-    let (mut after, mut lines) = (0, Lines::of(spool, batch));
+    let mut lines = Lines::of(spool, batch).map_err(io::Error::other)?;
+    let mut after = 0;
     loop {
         let items = reader.answered(batch.id, after, caps::EXPORT_PAGE).await;
         let items = items.map_err(io::Error::other)?;

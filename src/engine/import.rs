@@ -11,12 +11,14 @@ use tokio::sync::mpsc;
 
 use super::duplicates::{Keys, Repeat};
 use super::intake::IntakeError;
+use super::run::{fault_line, item_name};
+use super::text::{self, told};
 use crate::caps;
-use crate::formats::{self, Dialect};
+use crate::formats::{self, Dialect, Family, Form, Line, LineError};
 use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
-use crate::spool::{Content, LineReader};
+use crate::spool::{Content, RecordReader};
 use crate::store::{Batch, BatchId, ItemLine, NewItem, Store, TextWeight, line_hash};
 
 /// A line that cannot be an item.
@@ -122,9 +124,15 @@ pub(super) async fn import(
         slice.retain(|item| item.id > there);
         slice.is_empty() || slices.blocking_send(slice).is_ok()
     };
-    let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
+    let form = text::form_of(batch)?;
+    let source = Source {
+        family: text::file_of(batch).0,
+        model: Some(batch.model.clone()),
+        form: form.clone(),
+        ceiling,
+    };
     let keys = Keys::new(path.parent().unwrap_or(Path::new(".")));
-    let reading = Reading::new(batch.id, dialect, ceiling, keys, hand);
+    let reading = Reading::new(batch.id, batch.work.clone(), source, keys, hand);
     let at = path.clone();
     let reader = tokio::task::spawn_blocking(move || reading.run(File::open(at)?));
     while let Some(slice) = parsed.recv().await {
@@ -133,7 +141,7 @@ pub(super) async fn import(
     let read = reader.await.map_err(io::Error::other).and_then(|result| result);
     let (mut imported, repeats) = read.map_err(told(&path))?;
     for repeats in repeats.chunks(caps::IMPORT_SLICE) {
-        let bad = confirm(store, (batch.id, dialect), &path, repeats).await?;
+        let bad = confirm(store, batch, &path, repeats).await?;
         imported.note_repeats(&bad);
         let lines = bad.into_iter().map(|repeated| (repeated.id, repeated.line)).collect();
         store.mark_bad(lines).await?;
@@ -141,9 +149,8 @@ pub(super) async fn import(
     Ok(imported)
 }
 
-fn told(path: &Path) -> impl Fn(io::Error) -> IntakeError {
-    move |source| IntakeError::Read { path: path.to_owned(), source }
-}
+/// The provider's word for what a bad line is.
+const BAD: &str = "INVALID_ARGUMENT";
 
 /// A line that has the key of an earlier one.
 struct Repeated {
@@ -159,18 +166,19 @@ struct Repeated {
 /// are bad for another reason are not in the queue, and left out.
 async fn confirm(
     store: &Store,
-    (batch, dialect): (BatchId, Dialect),
+    batch: &Batch,
     path: &Path,
     repeats: &[Repeat],
 ) -> Result<Vec<Repeated>, IntakeError> {
+    let (id, work, form) = (batch.id, batch.work.clone(), text::form_of(batch)?);
     let ids: Vec<_> =
-        repeats.iter().flat_map(|pair| [batch.item(pair.line), batch.item(pair.first)]).collect();
+        repeats.iter().flat_map(|pair| [id.item(pair.line), id.item(pair.first)]).collect();
     let rows = store.reader().lines_of(&ids).await?;
     let rows: HashMap<i64, ItemLine> = rows.into_iter().map(|row| (row.id, row)).collect();
     let pairs: Vec<_> = repeats
         .iter()
         .filter_map(|pair| {
-            let row = |line| rows.get(&batch.item(line)).copied();
+            let row = |line| rows.get(&id.item(line)).copied();
             Some((*pair, row(pair.line)?, row(pair.first)?))
         })
         .collect();
@@ -180,7 +188,7 @@ async fn confirm(
         let key = |number: u32, row: ItemLine| {
             let mut line = vec![0; usize::try_from(row.bytes).map_err(io::Error::other)?];
             file.read_exact_at(&mut line, row.offset)?;
-            io::Result::Ok(formats::key_of(dialect, u64::from(number), &line))
+            io::Result::Ok(form.key_of(u64::from(number), &line))
         };
         let mut same = Vec::new();
         for (pair, row, first) in pairs {
@@ -190,9 +198,9 @@ async fn confirm(
             }
             let reason =
                 format!("the key is that of line {}: keys are unique in a file", pair.first);
-            let line = formats::error_line(&own, 400, "INVALID_ARGUMENT", &reason, None);
-            let line = String::from_utf8(line).map_err(io::Error::other)?;
             let Repeat { line: number, .. } = pair;
+            let name = item_name(&work, u64::from(number));
+            let line = fault_line(form.answers, &own, &name, (400, BAD, &reason), None);
             same.push(Repeated { id: row.id, number, offset: row.offset, reason, line });
         }
         Ok(same)
@@ -201,33 +209,17 @@ async fn confirm(
     compared.and_then(|result| result).map_err(told(path))
 }
 
-/// The first line of a file, as much of it as options may be long.
-pub(super) async fn first_line(path: PathBuf) -> Result<Vec<u8>, IntakeError> {
-    let at = path.clone();
-    let read = move || {
-        let mut lines = LineReader::new(BufReader::new(File::open(at)?), caps::OPTIONS_MAX_BYTES);
-        Ok(match lines.next_line()? {
-            Some(line) => match line.content {
-                Content::Bytes(bytes) => bytes.to_vec(),
-                Content::TooLong { .. } => Vec::new(),
-            },
-            None => Vec::new(),
-        })
-    };
-    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other);
-    read.and_then(|result| result).map_err(told(&path))
-}
-
 /// Reads every line of a file that nobody has accepted yet, as [`import`] would: `hand` is given
 /// each slice of items with the bytes read so far, and says whether to go on.
 pub(crate) fn survey(
     file: File,
-    dialect: Dialect,
+    (family, form): (Family, Form),
     models: &[(&str, &[Limit])],
     hand: impl FnMut(Vec<NewItem>, u64) -> bool,
 ) -> io::Result<Imported> {
     let keys = Keys::new(&std::env::temp_dir());
-    let reading = Reading::new(BatchId(0), dialect, Ceiling::of(models), keys, hand);
+    let source = Source { family, model: None, form, ceiling: Ceiling::of(models) };
+    let reading = Reading::new(BatchId(0), String::new(), source, keys, hand);
     let (mut imported, repeats) = reading.run(file)?;
     let repeated = u64::try_from(repeats.len()).unwrap_or(u64::MAX);
     imported.items = imported.items.saturating_sub(repeated);
@@ -260,10 +252,38 @@ impl Imported {
     }
 }
 
+/// How a file is read.
+struct Source {
+    family: Family,
+    form: Form,
+    /// The model that records may name; any when there is none.
+    model: Option<String>,
+    ceiling: Ceiling,
+}
+
+impl Source {
+    fn parse(&self, number: u32, record: &[u8]) -> Result<Option<Line>, LineError> {
+        let line = self.form.parse_line(u64::from(number), record)?;
+        let named = line.as_ref().and_then(|line| line.model.as_ref());
+        match (named, &self.model) {
+            (Some(named), Some(model)) if named != model => Err(LineError::ModelOther),
+            (Some(_) | None, Some(_) | None) => Ok(line),
+        }
+    }
+
+    /// Whether records have keys of their own, which must differ.
+    fn has_keys(&self) -> bool {
+        match self.form.dialect {
+            Dialect::GeminiJsonl | Dialect::OpenAiJsonl | Dialect::Csv => true,
+            Dialect::GeminiRequests | Dialect::Text => false,
+        }
+    }
+}
+
 struct Reading<H> {
     batch: BatchId,
-    dialect: Dialect,
-    ceiling: Ceiling,
+    work: String,
+    source: Source,
     /// Takes a slice and the bytes read so far; false when nobody takes it any more.
     hand: H,
     bytes: u64,
@@ -273,11 +293,11 @@ struct Reading<H> {
 }
 
 impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
-    fn new(batch: BatchId, dialect: Dialect, ceiling: Ceiling, keys: Keys, hand: H) -> Self {
+    fn new(batch: BatchId, work: String, source: Source, keys: Keys, hand: H) -> Self {
         Self {
             batch,
-            dialect,
-            ceiling,
+            work,
+            source,
             hand,
             bytes: 0,
             slice: Vec::with_capacity(caps::IMPORT_SLICE),
@@ -288,10 +308,14 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
 
     fn run(mut self, file: File) -> io::Result<(Imported, Vec<Repeat>)> {
         let file = BufReader::with_capacity(1 << 20, file);
-        let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
-        while let Some(line) = lines.next_line()? {
-            let (number, offset) = (line.number, line.offset);
+        let mut records = RecordReader::new(file, self.source.family, caps::LINE_MAX_BYTES);
+        while let Some(record) = records.next_record()? {
+            let (number, offset) = (record.number, record.offset);
             self.bytes = offset;
+            // The header of CSV.
+            if number == 0 {
+                continue;
+            }
             let Some(short) = u32::try_from(number).ok().filter(|_| self.has_room()) else {
                 self.done.unusable = Some(format!(
                     "line {number}: a job file holds at most {} items: split it",
@@ -299,11 +323,14 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                 ));
                 break;
             };
-            match line.content {
+            match record.content {
                 Content::TooLong { length } => {
                     let max = caps::LINE_MAX_BYTES;
                     let reason = format!("the line has {length} bytes; at most {max} are taken");
                     self.bad(short, offset, length, &[], reason);
+                }
+                Content::Broken { problem } => {
+                    self.bad(short, offset, 1, &[], problem.to_owned());
                 }
                 Content::Bytes(bytes) => self.line(short, offset, bytes)?,
             }
@@ -320,11 +347,12 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
     }
 
     fn line(&mut self, number: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if number == 1 && matches!(formats::options_line(bytes), Ok(Some(_))) {
+        let has_options = self.source.family != Family::Csv;
+        if number == 1 && has_options && matches!(formats::options_line(bytes), Ok(Some(_))) {
             return Ok(());
         }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let parsed = match formats::parse_line(self.dialect, u64::from(number), bytes) {
+        let parsed = match self.source.parse(number, bytes) {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => line,
             Err(error) => {
@@ -332,9 +360,9 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                 return Ok(());
             }
         };
-        match self.ceiling.reserve(&parsed.footprint) {
+        match self.source.ceiling.reserve(&parsed.footprint) {
             Ok((tokens, images)) => {
-                if self.dialect != Dialect::Text {
+                if self.source.has_keys() {
                     self.keys.note(&parsed.key, number)?;
                 }
                 self.done.items += 1;
@@ -344,6 +372,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                     offset,
                     bytes: length,
                     hash: line_hash(bytes),
+                    requests: parsed.footprint.requests.min(COUNT_MAX),
                     tokens,
                     images: images.min(COUNT_MAX),
                     text: Some(text_weight(&parsed.footprint)),
@@ -364,19 +393,22 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
     /// not rejected for it, it has a results line like every other.
     fn bad(&mut self, number: u32, offset: u64, length: u64, bytes: &[u8], reason: String) {
         self.done.bad_lines += 1;
-        let key = formats::key_of(self.dialect, u64::from(number), bytes);
-        let line = formats::error_line(&key, 400, "INVALID_ARGUMENT", &reason, None);
+        let form = &self.source.form;
+        let key = form.key_of(u64::from(number), bytes);
+        let name = item_name(&self.work, u64::from(number));
+        let line = fault_line(form.answers, &key, &name, (400, BAD, &reason), None);
         self.slice.push(NewItem {
             id: self.batch.item(number),
             offset,
             bytes: length.max(1),
             hash: line_hash(bytes),
+            requests: 1,
             tokens: 0,
             images: 0,
             text: None,
             output_tokens_max: None,
             state: 2,
-            line: String::from_utf8(line).ok(),
+            line: Some(line),
         });
         if self.done.listed.len() < caps::BAD_LINES_LISTED {
             self.done.listed.push(BadLine { line: u64::from(number), offset, reason });

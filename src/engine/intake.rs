@@ -7,18 +7,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::desk::{Desk, SharedRoutes};
-use super::dropped::{Rejection, options, priority_of, refusal, source_of};
+use super::dropped::{Rejection, Said, priority_of, refusal, said, source_of};
 use super::export;
 use super::import::{self, Ceiling, Imported};
-use super::routes::{self, Found, Wish};
+use super::routes::{self, Found, Speech, Wish};
 use super::run::Shell;
 use super::state::{BatchSetup, Event, RouteTo};
+use super::text;
 use crate::caps;
 use crate::clock;
-use crate::formats::{self, BatchOptions, BatchPace, InDoubt, OnBadLine};
+use crate::config::{PoolRoute, Provider};
+use crate::formats::{self, BatchOptions, BatchPace, Form, InDoubt, OnBadLine, Template};
 use crate::gate::admit::BucketId;
 use crate::gate::units::UnixMs;
-use crate::spool::{Candidate, Claimed, SpoolError, Watcher};
+use crate::spool::{Candidate, Claimed, SpoolError, Unpacked, Watcher};
 use crate::store::{Batch, BatchId, BatchState, NewBatch, ProjectSetup, Source, StoreError};
 use crate::telemetry::chain;
 
@@ -65,6 +67,8 @@ struct Plan {
     wish: Wish,
     /// The first of the routes that can be had.
     first: RouteTo,
+    /// How its records are read.
+    form: Form,
 }
 
 impl Intake {
@@ -175,12 +179,12 @@ impl Intake {
             tracing::info!(batch.id = %uid, "this drop is known: its original is removed");
             return self.drop_copy(candidate, work).await;
         }
-        let options = match options(&candidate.name, &claimed).await? {
-            Ok(options) => options,
+        let said = match said(&self.shell.spool, &candidate.name, &claimed).await? {
+            Ok(said) => said,
             Err(reason) => return self.reject_unentered(candidate, work, None, reason).await,
         };
-        let id = options.id.map(|id| id.to_string());
-        let plan = match self.plan(options).await? {
+        let id = said.options.id.map(|id| id.to_string());
+        let plan = match self.plan(said).await? {
             Ok(plan) => plan,
             Err(reason) => return self.reject_unentered(candidate, work, id, reason).await,
         };
@@ -216,6 +220,7 @@ impl Intake {
             && batch.pace == options.pace.unwrap_or(BatchPace::Asap).as_str()
             && batch.deadline == options.deadline.map(UnixMs::from)
             && batch.max_cost_nanos == max_cost_nanos(options)
+            && batch.template == plan.form.template.as_ref().map(Template::to_json)
             && batch.priority == priority_of(options)
             && batch.in_doubt == options.in_doubt.unwrap_or(InDoubt::Retry).as_str()
             && batch.on_bad_line == options.on_bad_line.unwrap_or(OnBadLine::Reject).as_str()
@@ -235,7 +240,11 @@ impl Intake {
     }
 
     /// What the file asks for, or why it cannot be had.
-    async fn plan(&mut self, options: BatchOptions) -> Result<Result<Plan, String>, IntakeError> {
+    async fn plan(&mut self, said: Said) -> Result<Result<Plan, String>, IntakeError> {
+        let Said { family, head, mut options } = said;
+        if options.model.is_none() && options.pool.is_none() {
+            options.model = head.model(family);
+        }
         if let Some(id) = &options.id
             && self.shell.store.reader().batch_by_uid(&id.to_string()).await?.is_some()
         {
@@ -253,15 +262,24 @@ impl Intake {
                 return Ok(Err(reason));
             }
         }
-        let unknown = Found::of(&wish, &self.routes.read()).to_learn;
+        let provider = |route: &PoolRoute| {
+            config.project(&route.project).map_or(Provider::Gemini, |project| project.provider)
+        };
+        let asked = wish.first.first().map_or(Provider::Gemini, provider);
+        let form = match head.form(family, &options, asked) {
+            Ok(form) => form,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let speech = Speech { form: &form, model: head.model(family), config: &config };
+        let unknown = Found::of(&wish, &speech, &self.routes.read()).to_learn;
         for route in &unknown {
             self.learn(&route.project, &route.model).await?;
         }
-        let found = Found::of(&wish, &self.routes.read());
+        let found = Found::of(&wish, &speech, &self.routes.read());
         let Some(first) = found.routes.first().filter(|route| !route.fallback).cloned() else {
             return Ok(Err(found.left_out.join("; ")));
         };
-        Ok(Ok(Plan { options, wish, first }))
+        Ok(Ok(Plan { options, wish, first, form }))
     }
 
     /// Makes a bucket for a model that nobody knows.
@@ -288,9 +306,9 @@ impl Intake {
         source: Source,
         plan: Plan,
     ) -> Result<(), IntakeError> {
-        let Plan { options, wish, first } = plan;
-        let (dialect, stem) = formats::recognise(&candidate.name).expect("planned files are known");
-        let out_name = self.free_name(options.name.as_deref().unwrap_or(stem)).await?;
+        let Plan { options, wish, first, form } = plan;
+        let name = formats::recognise(&candidate.name).expect("planned files are known");
+        let out_name = self.free_name(options.name.as_deref().unwrap_or(name.stem)).await?;
         let uid = options.id.map_or_else(|| claimed.id.clone(), |id| id.to_string());
         let owner = format!("uid:{}", claimed.source.uid);
         let batch = NewBatch {
@@ -298,7 +316,7 @@ impl Intake {
             work: claimed.id.clone(),
             file_name: candidate.name.clone(),
             out_name,
-            dialect: dialect.as_str().to_owned(),
+            dialect: form.dialect.as_str().to_owned(),
             project_id: first.project,
             bucket_id: first.bucket,
             model: first.model,
@@ -313,8 +331,8 @@ impl Intake {
             fallback: wish.fallback,
             patience_ms: options.patience_ms,
             pace: options.pace.unwrap_or(BatchPace::Asap).as_str().to_owned(),
-            template: None,
-            answers: "gemini".to_owned(),
+            template: form.template.as_ref().map(Template::to_json),
+            answers: form.answers.as_str().to_owned(),
             source,
             submitted_at: clock::now().wall,
         };
@@ -339,7 +357,12 @@ impl Intake {
     /// Reads every line into the queue, then opens the batch or rejects its file.
     async fn import(&self, batch: &Batch) -> Result<(), IntakeError> {
         let store = &self.shell.store;
-        let path = self.shell.spool.input_path(&batch.work);
+        let spool = self.shell.spool.clone();
+        let (work, packing) = (batch.work.clone(), text::file_of(batch).1);
+        if let Unpacked::Bad(reason) = blocking(move || spool.unpack(&work, packing)).await? {
+            return self.reject(batch, reason, Imported::default()).await;
+        }
+        let path = text::path_of(&self.shell.spool, batch);
         let found = routes::found_of(batch, &self.routes.read(), &self.desk.config());
         let ceiling = Ceiling::of(&found.ceilings());
         let imported = import::import(store, batch, path, ceiling).await?;
@@ -506,7 +529,7 @@ fn max_cost_nanos(options: &BatchOptions) -> Option<u64> {
     options.max_cost_micro_usd.map(|micros| micros.saturating_mul(1_000))
 }
 
-async fn blocking<T, E>(
+pub(super) async fn blocking<T, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, IntakeError>
 where

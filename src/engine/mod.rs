@@ -36,6 +36,7 @@ mod state;
 mod supply;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 pub mod why;
 
 pub use core::Engine;

@@ -11,6 +11,7 @@ use super::start::{Routes, Stated, rule_of};
 use super::state::{BatchSetup, Lane, Project, RouteTo, Rule};
 use crate::caps;
 use crate::config;
+use crate::formats::{Dialect, Form, Packing};
 use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, ProjectId, Weights};
 use crate::gate::window::AttemptId;
@@ -198,7 +199,8 @@ impl Engine {
             id: batch,
             bucket: first.bucket,
             work: String::new(),
-            dialect: crate::formats::Dialect::GeminiJsonl,
+            form: Arc::new(Form::of(Dialect::GeminiJsonl)),
+            packing: Packing::Plain,
             model: first.model.clone(),
             tenant: planned.tenant,
             priority: planned.priority,

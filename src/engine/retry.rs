@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use super::dropped::hex;
 use super::export::outcome_of;
+use super::text;
 use crate::caps;
 use crate::config::Config;
-use crate::formats::{self, BatchOptions, Dialect, Priority};
+use crate::formats::{self, BatchOptions, Form, Priority};
 use crate::gate::units::UnixMs;
 use crate::spool::{self, Spool, SpoolError};
 use crate::store::{Batch, BatchId, ItemLine, Reader, StoreError};
@@ -81,13 +82,14 @@ pub async fn again(
     }
     let path = spool.kept_input_path(outcome_of(batch), &batch.out_name);
     let (checked, known) = (path.clone(), batch.clone());
-    let input = blocking(&path, move || open_input(&checked, &known)).await?;
+    let beside = spool.incoming_path().with_file_name("working");
+    let input = blocking(&path, move || open_input(&checked, &known, &beside)).await?;
     let id = Uuid::now_v7();
     let name = retry_name(&batch.out_name);
     let options = formats::sidecar_text(&options(batch, config, id, &name));
     let (pages, lines) = mpsc::channel(2);
-    let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-    let mut content = FailedLines::new(input, dialect, lines);
+    let (form, model) = (text::form_of(batch)?, batch.model.clone());
+    let mut content = FailedLines::new(input, form, model, lines);
     let root = config.server.spool_dir.clone();
     let drop_in = move || {
         let dropped = spool::drop_in(&root, &format!("{name}.jsonl"), &mut content, Some(&options));
@@ -130,7 +132,8 @@ async fn feed(
 }
 
 /// The kept job file, which must be the one that was accepted: names are used again.
-fn open_input(path: &Path, batch: &Batch) -> Result<File, RetryError> {
+/// Unpacked, if need be, into a file without a name in `beside`.
+fn open_input(path: &Path, batch: &Batch, beside: &Path) -> Result<File, RetryError> {
     let gone = || RetryError::Gone { id: batch.uid.clone(), path: path.to_path_buf() };
     let unreadable = |source| RetryError::Read { path: path.to_path_buf(), source };
     let mut file = match File::open(path) {
@@ -143,7 +146,9 @@ fn open_input(path: &Path, batch: &Batch) -> Result<File, RetryError> {
     if hex(&hash.finalize()) != batch.sha256 {
         return Err(gone());
     }
-    Ok(file)
+    file.rewind().map_err(unreadable)?;
+    let unpacked = spool::unpacked(file, text::file_of(batch).1, beside).map_err(unreadable)?;
+    unpacked.map_err(|reason| unreadable(io::Error::other(reason)))
 }
 
 /// `NAME.retry`, short enough for a name.
@@ -177,15 +182,18 @@ fn options(batch: &Batch, config: &Config, id: Uuid, name: &str) -> BatchOptions
         max_cost_micro_usd: batch.max_cost_nanos.map(|nanos| nanos / 1_000),
         in_doubt: batch.in_doubt.parse().ok(),
         on_bad_line: batch.on_bad_line.parse().ok(),
+        // Its lines are whole requests.
+        template: None,
         id: Some(id),
     }
 }
 
-/// The lines of failed items, one after the other. Those of a text file become lines of the other
-/// dialect, under the key that they had: their number.
+/// The lines of failed items, one after the other. Prompts become lines of the dialect in which they
+/// are answered, under the key that they had.
 struct FailedLines {
     input: File,
-    dialect: Dialect,
+    form: Form,
+    model: String,
     pages: mpsc::Receiver<Option<Vec<ItemLine>>>,
     page: VecDeque<ItemLine>,
     line: Vec<u8>,
@@ -194,8 +202,14 @@ struct FailedLines {
 }
 
 impl FailedLines {
-    fn new(input: File, dialect: Dialect, pages: mpsc::Receiver<Option<Vec<ItemLine>>>) -> Self {
-        Self { input, dialect, pages, page: VecDeque::new(), line: Vec::new(), told: 0, items: 0 }
+    fn new(
+        input: File,
+        form: Form,
+        model: String,
+        pages: mpsc::Receiver<Option<Vec<ItemLine>>>,
+    ) -> Self {
+        let (page, line) = (VecDeque::new(), Vec::new());
+        Self { input, form, model, pages, page, line, told: 0, items: 0 }
     }
 
     /// Goes on to the next line; false behind the last one.
@@ -211,13 +225,8 @@ impl FailedLines {
         let length = usize::try_from(item.bytes).map_err(io::Error::other)?;
         let mut line = vec![0; length];
         self.input.read_exact_at(&mut line, item.offset)?;
-        if self.dialect == Dialect::Text {
-            let body = formats::request_body(self.dialect, &line).map_err(io::Error::other)?;
-            let key = BatchId::line_of_item(item.id);
-            line = format!("{{\"key\":\"{key}\",\"request\":").into_bytes();
-            line.extend(body);
-            line.push(b'}');
-        }
+        let number = BatchId::line_of_item(item.id);
+        let mut line = self.form.as_line(&self.model, number, &line).map_err(io::Error::other)?;
         line.push(b'\n');
         (self.line, self.told) = (line, 0);
         self.items += 1;
@@ -251,6 +260,6 @@ mod tests {
         let name = retry_name(&long);
         assert!(name.len() <= formats::NAME_BYTES_MAX && name.starts_with("ééé"), "{name}");
         let drop = format!("{name}.jsonl");
-        assert_eq!(formats::recognise(&drop).map(|(_, stem)| stem.len()), Ok(name.len()));
+        assert_eq!(formats::recognise(&drop).map(|name| name.stem.len()), Ok(name.len()));
     }
 }

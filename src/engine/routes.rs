@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::setup::RouteTo;
 use super::start::{Route, Routes};
+use super::text;
 use crate::config::prices::{Amounts, Prices, cost};
-use crate::config::{Config, PoolRoute};
-use crate::formats::BatchOptions;
+use crate::config::{Config, PoolRoute, Provider};
+use crate::formats::{Answers, BatchOptions, Dialect, Form};
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::store::Batch;
@@ -88,6 +89,47 @@ fn of_pool(config: &Config, pool: &str, project: Option<&str>) -> Result<Vec<Poo
     Ok(first.into_iter().cloned().collect())
 }
 
+/// What a batch asks for, as far as it says who can answer it.
+#[derive(Debug)]
+pub(super) struct Speech<'a> {
+    /// How its records are read.
+    pub(super) form: &'a Form,
+    /// The model that the records themselves name.
+    pub(super) model: Option<String>,
+    /// Which project speaks what.
+    pub(super) config: &'a Config,
+}
+
+impl Speech<'_> {
+    /// Why a route cannot answer.
+    fn refusal(&self, route: &PoolRoute) -> Option<String> {
+        let PoolRoute { project, model } = route;
+        let provider = self.config.project(project)?.provider;
+        match (self.form.dialect, provider) {
+            (Dialect::GeminiJsonl | Dialect::GeminiRequests, Provider::OpenAi) => Some(format!(
+                "project {project} speaks OpenAI's dialect, and the file is in Gemini's"
+            )),
+            (Dialect::OpenAiJsonl, Provider::Gemini | Provider::OpenAi) => {
+                let named = self.model.as_ref().filter(|named| *named != model)?;
+                Some(format!("the file's requests name the model {named}, and not {model}"))
+            }
+            (Dialect::Text | Dialect::Csv, _) if self.form.answers != answers_of(provider) => {
+                Some(format!("project {project} answers in another dialect than the first choice"))
+            }
+            (Dialect::GeminiJsonl | Dialect::GeminiRequests, Provider::Gemini)
+            | (Dialect::Text | Dialect::Csv, Provider::Gemini | Provider::OpenAi) => None,
+        }
+    }
+}
+
+/// The dialect in which a provider answers prompts.
+fn answers_of(provider: Provider) -> Answers {
+    match provider {
+        Provider::Gemini => Answers::Gemini,
+        Provider::OpenAi => Answers::OpenAi,
+    }
+}
+
 /// Where a wish leads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
@@ -103,12 +145,25 @@ pub(super) struct Found {
 
 impl Found {
     /// Looks for every route of a wish.
-    pub(super) fn of(wish: &Wish, routes: &Routes) -> Self {
+    pub(super) fn of(wish: &Wish, speech: &Speech<'_>, routes: &Routes) -> Self {
         let mut found = Self::default();
         for (route, fallback) in wish.all() {
-            found.look(&route, fallback, routes);
+            found.look_for(&route, fallback, speech, routes);
         }
         found
+    }
+
+    fn look_for(
+        &mut self,
+        route: &PoolRoute,
+        fallback: bool,
+        speech: &Speech<'_>,
+        routes: &Routes,
+    ) {
+        match speech.refusal(route) {
+            Some(why) => self.left_out.push(why),
+            None => self.look(route, fallback, routes),
+        }
     }
 
     fn look(&mut self, route: &PoolRoute, fallback: bool, routes: &Routes) {
@@ -186,9 +241,12 @@ pub(super) fn found_of(batch: &Batch, routes: &Routes, config: &Config) -> Found
     // Its own is found already, or cannot be had at present.
     let mut seen = BTreeSet::from([(batch.project.clone(), batch.model.clone())]);
     let wish = Wish { first, pool: batch.pool.clone(), fallback: batch.fallback.clone() };
+    let form = text::form_of(batch).unwrap_or(Form::of(Dialect::GeminiJsonl));
+    let model = (form.dialect == Dialect::OpenAiJsonl).then(|| batch.model.clone());
+    let speech = Speech { form: &form, model, config };
     for (route, fallback) in wish.all().skip(1) {
         if seen.insert((route.project.clone(), route.model.clone())) {
-            found.look(&route, fallback, routes);
+            found.look_for(&route, fallback, &speech, routes);
         }
     }
     for route in &found.to_learn {

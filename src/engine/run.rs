@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::answers::Answers;
+use super::answers::Answers as Kept;
 use super::core::Engine;
 use super::endpoints::Endpoints;
 use super::eta::Board;
 use super::export;
 use super::keys::KeyView;
 use super::state::{BucketView, Effect, Event, Explained, ProjectView, Question, SendOrder};
+use super::text;
 use crate::caps;
 use crate::clock;
 use crate::config::BodyRetention;
-use crate::formats;
+use crate::formats::{self, Answers, Ending, Request};
 use crate::gate::units::UnixMs;
 use crate::gate::window::AttemptId;
 use crate::spool::Spool;
@@ -46,7 +48,7 @@ pub struct Shell {
     /// Where what is expected of batches is kept.
     pub board: Board,
     /// Where answers are kept until they are exported.
-    pub answers: Answers,
+    pub answers: Kept,
 }
 
 /// A question to the running engine.
@@ -205,9 +207,9 @@ impl Shell {
                 return Event::Unreadable { id, key: number.to_string(), reason, lost };
             }
         };
-        let key = formats::key_of(order.dialect, number, &line);
-        let body = match formats::request_body(order.dialect, &line) {
-            Ok(body) => Bytes::from(body),
+        let key = order.form.key_of(number, &line);
+        let request = match order.form.request(&order.model, &line) {
+            Ok(request) => request,
             Err(error) => {
                 let reason = format!("the accepted file has changed: {error}");
                 return Event::Unreadable { id, key, reason, lost: true };
@@ -218,7 +220,8 @@ impl Shell {
             return Event::Stale(id);
         }
         let endpoint = self.endpoints.find(order.project, order.key);
-        let call = endpoint.call(Method::GenerateContent, order.model.clone(), body);
+        let body = Bytes::from(request.body);
+        let call = endpoint.call(method(request.method), order.model.clone(), body);
         let started = clock::now();
         let events = self.events.clone();
         let report = self.client.send(call, move |progress| {
@@ -231,9 +234,14 @@ impl Shell {
         let report = report.await;
         let latency_ms = started.boot.until(clock::now().boot);
         let line = match &report.outcome {
-            upstream::Outcome::Answered { body, .. } => formats::response_line(&key, body)
-                .ok()
-                .and_then(|line| String::from_utf8(line).ok()),
+            upstream::Outcome::Answered { body, .. } => {
+                let request_id = report.request_id.as_deref();
+                let ending = Ending::Answered { body, request_id };
+                let name = item_name(&order.work, number);
+                formats::result_line(order.form.answers, &key, &name, ending)
+                    .ok()
+                    .and_then(|line| String::from_utf8(line).ok())
+            }
             upstream::Outcome::Refused(_)
             | upstream::Outcome::NotSent { .. }
             | upstream::Outcome::Unknown { .. } => None,
@@ -245,10 +253,14 @@ impl Shell {
     async fn count(&self, order: SendOrder) -> Event {
         let (batch, item) = (BatchId::of_item(order.item.id), order.item.id);
         let body = match self.read_line(&order).await {
-            Ok(line) => formats::request_body(order.dialect, &line).ok(),
+            Ok(line) => order.form.request(&order.model, &line).ok(),
             Err(_) => None,
         };
-        let Some(body) = body else { return Event::Counted { batch, item, tokens: None } };
+        // The provider counts what it would generate from, and nothing else.
+        let body = body.filter(|request| request.method == formats::Method::Generate);
+        let Some(Request { body, .. }) = body else {
+            return Event::Counted { batch, item, tokens: None };
+        };
         let endpoint = self.endpoints.find(order.project, order.key);
         let (method, model) = (Method::GenerateContent, order.model.clone());
         let call = endpoint.call(method, model, Bytes::from(body));
@@ -264,11 +276,11 @@ impl Shell {
     }
 
     async fn read_line(&self, order: &SendOrder) -> std::io::Result<Vec<u8>> {
-        self.line_of(&order.work, &order.item).await
+        let path = self.spool.text_path(&order.work, order.packing);
+        self.line_of(path, &order.item).await
     }
 
-    async fn line_of(&self, work: &str, item: &QueuedItem) -> std::io::Result<Vec<u8>> {
-        let path = self.spool.input_path(work);
+    async fn line_of(&self, path: PathBuf, item: &QueuedItem) -> std::io::Result<Vec<u8>> {
         let (offset, bytes) = (item.offset, usize::try_from(item.bytes).unwrap_or(usize::MAX));
         let hash = item.hash;
         let read = move || {
@@ -317,12 +329,14 @@ impl Shell {
     async fn refuse(&self, item: QueuedItem, reason: String) -> Event {
         let line = match self.store.reader().batch(BatchId::of_item(item.id)).await {
             Ok(batch) => {
-                let line = self.line_of(&batch.work, &item).await.unwrap_or_default();
-                let dialect = batch.dialect.parse().unwrap_or(formats::Dialect::GeminiJsonl);
+                let path = text::path_of(&self.spool, &batch);
+                let line = self.line_of(path, &item).await.unwrap_or_default();
                 let number = BatchId::line_of_item(item.id);
-                let key = formats::key_of(dialect, number, &line);
-                let line = formats::error_line(&key, 400, "OUT_OF_RANGE", &reason, None);
-                String::from_utf8(line).ok()
+                text::form_of(&batch).ok().map(|form| {
+                    let key = form.key_of(number, &line);
+                    let (name, word) = (item_name(&batch.work, number), "OUT_OF_RANGE");
+                    fault_line(form.answers, &key, &name, (400, word, &reason), None)
+                })
             }
             Err(_) => None,
         };
@@ -383,6 +397,35 @@ impl Shell {
         }
         Event::Sealed { project, before }
     }
+}
+
+/// What a record asks for, as the provider's client names it.
+fn method(method: formats::Method) -> Method {
+    match method {
+        formats::Method::Generate => Method::GenerateContent,
+        formats::Method::Embed => Method::EmbedContent,
+        formats::Method::Chat => Method::ChatCompletions,
+        formats::Method::Embeddings => Method::Embeddings,
+    }
+}
+
+/// The name of an item in results, where its dialect has one besides the key.
+pub(super) fn item_name(work: &str, number: u64) -> String {
+    format!("{work}_{number}")
+}
+
+/// The results line of an item that has no answer: an HTTP status, a word for it and a message, and
+/// the provider's own document if it refused.
+pub(super) fn fault_line(
+    answers: Answers,
+    key: &str,
+    item: &str,
+    (code, word, message): (u16, &str, &str),
+    refusal: Option<&[u8]>,
+) -> String {
+    let ending = Ending::Fault { code, word, message, refusal };
+    let line = formats::result_line(answers, key, item, ending).expect("a fault is always told");
+    String::from_utf8(line).expect("a results line is JSON, and that is UTF-8")
 }
 
 /// Tries a write until it is done, ever more patiently.

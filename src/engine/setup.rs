@@ -1,8 +1,11 @@
 //! A batch as the engine needs it.
 
+use std::sync::Arc;
+
 use super::state::CANCELLED;
+use super::text;
 use crate::caps;
-use crate::formats::{BatchPace, Dialect, InDoubt};
+use crate::formats::{BatchPace, Form, InDoubt, Packing};
 use crate::gate::admit::BucketId;
 use crate::gate::units::UnixMs;
 use crate::store::{Batch, BatchId, StoreError};
@@ -29,8 +32,10 @@ pub struct BatchSetup {
     pub bucket: BucketId,
     /// Its directory under `working/`.
     pub work: String,
-    /// The dialect of its file.
-    pub dialect: Dialect,
+    /// How its lines are read.
+    pub form: Arc<Form>,
+    /// How its file is packed.
+    pub packing: Packing,
     /// The model.
     pub model: String,
     /// Where its items may go: first what `bucket` and `model` say, the fallbacks last.
@@ -80,7 +85,8 @@ impl BatchSetup {
             id: batch.id,
             bucket: batch.bucket_id,
             work: batch.work.clone(),
-            dialect: batch.dialect.parse().map_err(|_| unknown("dialect", &batch.dialect))?,
+            form: Arc::new(text::form_of(batch)?),
+            packing: text::file_of(batch).1,
             model: batch.model.clone(),
             routes,
             tenant: batch.tenant.clone(),

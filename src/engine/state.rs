@@ -1,5 +1,7 @@
 //! What the engine knows, what it is told and what it orders.
 
+use std::sync::Arc;
+
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
@@ -9,7 +11,7 @@ pub use super::setup::{BatchSetup, RouteTo};
 use super::start::Pace;
 use crate::calendar::QuotaDay;
 use crate::caps;
-use crate::formats::Dialect;
+use crate::formats::{Form, Packing};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Limit, Window};
 use crate::gate::offset::Offsets;
@@ -270,8 +272,10 @@ pub struct SendOrder {
     pub model: String,
     /// The batch's directory under `working/`.
     pub work: String,
-    /// The dialect of its file.
-    pub dialect: Dialect,
+    /// How its line is read.
+    pub form: Arc<Form>,
+    /// How the accepted file is packed.
+    pub packing: Packing,
     /// Not to be sent any more at this instant: the distance to others was kept for an earlier one.
     pub stale_at: Option<BootMs>,
 }

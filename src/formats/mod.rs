@@ -304,6 +304,36 @@ impl Form {
         }
     }
 
+    /// A line of a `.jsonl` file, without its newline, that asks for what a record does, under the
+    /// key that the record has.
+    ///
+    /// # Errors
+    /// As of [`Form::request`].
+    pub fn as_line(&self, model: &str, number: u64, record: &[u8]) -> Result<Vec<u8>, LineError> {
+        let text = content(record)?.ok_or(LineError::Blank)?;
+        match self.dialect {
+            Dialect::GeminiJsonl | Dialect::OpenAiJsonl => results::compact(text),
+            Dialect::GeminiRequests | Dialect::Text | Dialect::Csv => {
+                let key = self.key_of(number, record);
+                let Request { body, .. } = self.request(model, record)?;
+                let mut line = Vec::with_capacity(body.len().saturating_add(128));
+                let (head, middle): (&[u8], &[u8]) = match self.answers {
+                    Answers::Gemini => (br#"{"key":"#, br#","request":"#),
+                    Answers::OpenAi => (
+                        br#"{"custom_id":"#,
+                        br#","method":"POST","url":"/v1/chat/completions","body":"#,
+                    ),
+                };
+                line.extend_from_slice(head);
+                results::push_string(&mut line, &key);
+                line.extend_from_slice(middle);
+                line.extend(results::compact(str::from_utf8(&body).unwrap_or_default())?);
+                line.push(b'}');
+                Ok(line)
+            }
+        }
+    }
+
     /// The key and the prompt of a line or row.
     fn prompt<'t>(&self, number: u64, text: &'t str) -> Result<(String, Cow<'t, str>), LineError> {
         let number = number.to_string();

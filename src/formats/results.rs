@@ -41,8 +41,9 @@ pub fn result_line(
 ) -> Result<Vec<u8>, LineError> {
     match (answers, ending) {
         (Answers::Gemini, Ending::Answered { body, .. }) => gemini_answer(key, body),
-        (Answers::Gemini, Ending::Fault { code, word, message, .. }) => {
-            Ok(gemini_fault(key, code, word, message))
+        (Answers::Gemini, Ending::Fault { code, word, message, refusal }) => {
+            let details = refusal.and_then(details);
+            Ok(gemini_fault(key, code, word, message, details))
         }
         (Answers::OpenAi, ending) => openai_line(key, item, ending),
     }
@@ -66,7 +67,31 @@ fn gemini_answer(key: &str, body: &[u8]) -> Result<Vec<u8>, LineError> {
     Ok(line)
 }
 
-fn gemini_fault(key: &str, code: u16, word: &str, message: &str) -> Vec<u8> {
+/// What a refusal says besides its message.
+#[derive(serde::Deserialize)]
+struct Refusal<'a> {
+    #[serde(borrow)]
+    error: RefusalError<'a>,
+}
+
+#[derive(serde::Deserialize)]
+struct RefusalError<'a> {
+    #[serde(borrow)]
+    details: Option<&'a RawValue>,
+}
+
+fn details(refusal: &[u8]) -> Option<&RawValue> {
+    let refusal: Refusal<'_> = serde_json::from_slice(refusal).ok()?;
+    refusal.error.details
+}
+
+fn gemini_fault(
+    key: &str,
+    code: u16,
+    word: &str,
+    message: &str,
+    details: Option<&RawValue>,
+) -> Vec<u8> {
     let mut line = br#"{"key":"#.to_vec();
     push_string(&mut line, key);
     line.extend_from_slice(br#","error":{"code":"#);
@@ -75,6 +100,10 @@ fn gemini_fault(key: &str, code: u16, word: &str, message: &str) -> Vec<u8> {
     push_string(&mut line, message);
     line.extend_from_slice(br#","status":"#);
     push_string(&mut line, word);
+    if let Some(details) = details {
+        line.extend_from_slice(br#","details":"#);
+        push_compact(&mut line, details);
+    }
     line.extend_from_slice(b"}}\n");
     line
 }
@@ -129,6 +158,14 @@ fn openai_code(code: u16, word: &str) -> String {
         504 => "request_timeout".to_owned(),
         _ => word.to_ascii_lowercase(),
     }
+}
+
+/// A document on one line.
+pub(super) fn compact(text: &str) -> Result<Vec<u8>, LineError> {
+    let document = document(text.as_bytes())?;
+    let mut line = Vec::with_capacity(text.len());
+    push_compact(&mut line, document);
+    Ok(line)
 }
 
 /// Appends `text` as a JSON string.

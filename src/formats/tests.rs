@@ -9,34 +9,70 @@ use super::*;
 
 const JSONL: Dialect = Dialect::GeminiJsonl;
 
+fn parse_line(dialect: Dialect, number: u64, line: &[u8]) -> Result<Option<Line>, LineError> {
+    Form::of(dialect).parse_line(number, line)
+}
+
+fn key_of(dialect: Dialect, number: u64, line: &[u8]) -> String {
+    Form::of(dialect).key_of(number, line)
+}
+
+fn request_body(dialect: Dialect, line: &[u8]) -> Result<Vec<u8>, LineError> {
+    Ok(Form::of(dialect).request("gemini-3.6-flash", line)?.body)
+}
+
+fn response_line(key: &str, body: &[u8]) -> Result<Vec<u8>, LineError> {
+    let ending = Ending::Answered { body, request_id: Some("req-1") };
+    result_line(Answers::Gemini, key, "w_1", ending)
+}
+
+fn error_line(key: &str, code: u16, word: &str, message: &str) -> Vec<u8> {
+    let ending = Ending::Fault { code, word, message, refusal: None };
+    result_line(Answers::Gemini, key, "w_1", ending).unwrap()
+}
+
 fn item(line: &str) -> Line {
     parse_line(JSONL, 1, line.as_bytes()).unwrap().unwrap()
 }
 
 #[test]
-fn dialects_and_names_are_recognised_by_the_suffix() {
-    assert_eq!(recognise("jobs.jsonl"), Ok((Dialect::GeminiJsonl, "jobs")));
-    assert_eq!(recognise("a.b c.JSONL"), Ok((Dialect::GeminiJsonl, "a.b c")));
-    assert_eq!(recognise("prompts.txt"), Ok((Dialect::Text, "prompts")));
-    assert_eq!(recognise(&format!("{}.txt", "é".repeat(100))).unwrap().0, Dialect::Text);
+fn a_name_says_how_a_file_is_cut_and_packed() {
+    let known = |name: &'static str| {
+        let FileName { stem, family, packing } = recognise(name).unwrap();
+        (stem, family, packing)
+    };
+    assert_eq!(known("jobs.jsonl"), ("jobs", Family::Jsonl, Packing::Plain));
+    assert_eq!(known("jobs.ndjson.GZ"), ("jobs", Family::Jsonl, Packing::Gzip));
+    assert_eq!(known("a.b c.JSONL"), ("a.b c", Family::Jsonl, Packing::Plain));
+    assert_eq!(known("prompts.txt.zst"), ("prompts", Family::Text, Packing::Zstd));
+    assert_eq!(known("rows.Csv"), ("rows", Family::Csv, Packing::Plain));
+    assert_eq!(known("one.json.gz"), ("one", Family::Json, Packing::Gzip));
+    assert_eq!(known("a.txt.txt"), ("a.txt", Family::Text, Packing::Plain));
+    assert_eq!(recognise(&format!("{}.txt", "é".repeat(100))).unwrap().family, Family::Text);
 }
 
 #[test]
 fn a_dialect_survives_the_database() {
-    for dialect in [Dialect::GeminiJsonl, Dialect::Text] {
+    for dialect in [
+        Dialect::GeminiJsonl,
+        Dialect::OpenAiJsonl,
+        Dialect::GeminiRequests,
+        Dialect::Text,
+        Dialect::Csv,
+    ] {
         assert_eq!(dialect.as_str().parse(), Ok(dialect));
     }
-    let unknown = "csv".parse::<Dialect>().unwrap_err();
-    assert_eq!(unknown.to_string(), r#"must be one of "gemini-jsonl", "text""#);
+    let unknown = "xml".parse::<Dialect>().unwrap_err();
+    assert!(unknown.to_string().starts_with(r#"must be one of "gemini-jsonl", "#));
 }
 
 #[test]
 fn other_files_are_refused_with_what_is_accepted() {
     for (name, found) in [
-        ("a.json", ".json files are"),
-        ("a.csv", ".csv files are"),
-        ("a.jsonl.gz", ".gz files are"),
-        ("a.jsonl.zst", ".zst files are"),
+        ("a.xml", ".xml files are"),
+        ("a.gz", "a file without a suffix is"),
+        ("a.jsonl.gz.gz", ".gz files are"),
+        ("a.jsonl.bz2", ".bz2 files are"),
         ("a.tidegate.toml", ".toml files are"),
         ("a.", "a file without a suffix is"),
         ("jsonl", "a file without a suffix is"),
@@ -44,7 +80,8 @@ fn other_files_are_refused_with_what_is_accepted() {
         ("a.x\ny", ".x\\ny files are"),
     ] {
         let message = recognise(name).unwrap_err().to_string();
-        let expected = format!("{found} not accepted; accepted are .jsonl (Gemini batch: one ");
+        let expected =
+            format!("{found} not accepted; accepted are .jsonl (Gemini or OpenAI batch)");
         assert!(message.starts_with(&expected), "{message}");
         assert!(message.contains(".txt (one prompt a line)"), "{message}");
         assert!(!message.contains('\n'), "{message}");
@@ -161,13 +198,15 @@ fn what_is_no_answer_is_refused() {
 #[test]
 fn an_error_becomes_one_line() {
     assert_eq!(
-        error_line("1", 400, "INVALID_ARGUMENT", "two\nlines", None),
+        error_line("1", 400, "INVALID_ARGUMENT", "two\nlines"),
         b"{\"key\":\"1\",\"error\":{\"code\":400,\"message\":\"two\\nlines\",\
           \"status\":\"INVALID_ARGUMENT\"}}\n"
     );
-    let details = serde_json::value::RawValue::from_string("[ {\"@type\":\n \"a b\"} ]".into());
+    let refusal =
+        Some(&b"{\"error\": {\"code\": 429, \"details\": [ {\"@type\":\n \"a b\"} ]}}"[..]);
+    let fault = Ending::Fault { code: 429, word: "RESOURCE_EXHAUSTED", message: "", refusal };
     assert_eq!(
-        error_line("k", 429, "RESOURCE_EXHAUSTED", "", Some(&details.unwrap())),
+        result_line(Answers::Gemini, "k", "w_1", fault).unwrap(),
         b"{\"key\":\"k\",\"error\":{\"code\":429,\"message\":\"\",\
           \"status\":\"RESOURCE_EXHAUSTED\",\"details\":[{\"@type\":\"a b\"}]}}\n"
     );

@@ -369,6 +369,7 @@ impl PromptRun {
             offset: 0,
             bytes: 0,
             hash: None,
+            requests: 1,
             input_tokens,
             images,
             text,

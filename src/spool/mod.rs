@@ -39,7 +39,7 @@ pub use finish::{Finish, Finished, Outcome, Rejected};
 pub use name::stem;
 pub use records::{Content, Record, RecordReader};
 pub use scan::{Candidate, Identity, Refused, Scan};
-pub use unpack::Unpacked;
+pub use unpack::{Unpacked, nameless, unpacked};
 pub use watch::Watcher;
 
 use crate::formats::Packing;

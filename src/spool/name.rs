@@ -8,17 +8,23 @@ use super::{Refusal, SpoolError, caps};
 pub(super) const SIDECAR_SUFFIX: &str = ".tidegate.toml";
 
 /// The format suffixes, and none.
-pub(super) const FORMAT_SUFFIXES: [&str; 10] = [
+pub(super) const FORMAT_SUFFIXES: [&str; 16] = [
     "",
     ".jsonl",
+    ".ndjson",
     ".json",
     ".txt",
+    ".csv",
     ".jsonl.gz",
+    ".ndjson.gz",
     ".json.gz",
     ".txt.gz",
+    ".csv.gz",
     ".jsonl.zst",
+    ".ndjson.zst",
     ".json.zst",
     ".txt.zst",
+    ".csv.zst",
 ];
 
 /// The dropped name without its format suffixes: `prompts` of `prompts.jsonl.gz`.
@@ -28,7 +34,7 @@ pub fn stem(file_name: &str) -> &str {
         let stripped = suffixes.iter().find_map(|s| str::strip_suffix(name, s));
         stripped.filter(|rest| !rest.is_empty()).unwrap_or(name)
     };
-    strip(strip(file_name, &[".gz", ".zst"]), &[".jsonl", ".json", ".txt"])
+    strip(strip(file_name, &[".gz", ".zst"]), &[".jsonl", ".ndjson", ".json", ".txt", ".csv"])
 }
 
 /// Whether a scan passes over it in silence: still being written, or the options of another file.

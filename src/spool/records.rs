@@ -130,6 +130,11 @@ impl<R: BufRead> RecordReader<R> {
         Ok(Some(Record { number, offset, content }))
     }
 
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes bytes into the record while `go_on` says so of each; the byte that it says no of stays
     /// unread. False at the end of the file.
     fn take_while(&mut self, mut go_on: impl FnMut(u8) -> bool) -> io::Result<bool> {

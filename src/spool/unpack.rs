@@ -1,7 +1,9 @@
 //! Packed job files: what is in them, as a file beside them.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use super::claim::INPUT;
 use super::name::check_id;
@@ -55,6 +57,37 @@ impl Spool {
             }
         }
     }
+}
+
+/// What is in a file that may be packed, as a file without a name in `directory`, or the file
+/// itself. Within: why it cannot be unpacked.
+pub fn unpacked(
+    input: File,
+    packing: Packing,
+    directory: &Path,
+) -> io::Result<Result<File, String>> {
+    if packing == Packing::Plain {
+        return Ok(Ok(input));
+    }
+    let mut reader = match reader(input, packing) {
+        Ok(reader) => reader,
+        Err(error) => return Ok(Err(broken(packing, &error))),
+    };
+    let mut out = nameless(directory)?;
+    if let Some(reason) = copy(&mut reader, &mut out, packing)? {
+        return Ok(Err(reason));
+    }
+    out.rewind()?;
+    Ok(Ok(out))
+}
+
+/// A file in `directory` that has no name once it is open: it goes with its last user.
+pub fn nameless(directory: &Path) -> io::Result<File> {
+    let path = directory.join(format!(".{}", uuid::Uuid::now_v7()));
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
 }
 
 fn reader(input: File, packing: Packing) -> io::Result<Box<dyn Read>> {

@@ -25,6 +25,8 @@ pub struct NewItem {
     pub bytes: u64,
     /// What [`super::line_hash`] says of the line.
     pub hash: i64,
+    /// Requests to reserve.
+    pub requests: u64,
     /// Input tokens to reserve.
     pub tokens: u64,
     /// Images to reserve.
@@ -49,6 +51,7 @@ impl Serialize for NewItem {
             text.map(|text| text.media_tokens),
             text.map(|text| text.kind),
             self.output_tokens_max,
+            self.requests,
         )
             .serialize(serializer)
     }
@@ -65,6 +68,8 @@ pub struct QueuedItem {
     pub bytes: u64,
     /// What [`super::line_hash`] says of the line, if it was noted.
     pub hash: Option<i64>,
+    /// Requests to reserve.
+    pub requests: u64,
     /// Input tokens to reserve.
     pub input_tokens: u64,
     /// Images to reserve.
@@ -88,10 +93,11 @@ pub(super) async fn insert_items(
     let json = to_json(rows)?;
     sqlx::query!(
         "INSERT INTO item (id, line_offset, line_bytes, line_hash, est_input_tokens, est_images,
-            state, bad, text_bytes, media_tokens, kind, output_tokens_max)
+            state, bad, text_bytes, media_tokens, kind, output_tokens_max, est_requests)
         SELECT value ->> '$[0][0]', value ->> '$[0][1]', value ->> '$[0][2]',
             value ->> '$[0][3]', value ->> '$[0][4]', value ->> '$[0][5]', value ->> '$[0][6]',
-            value ->> '$[0][6]' = 2, value ->> 1, value ->> 2, value ->> 3, value ->> 4
+            value ->> '$[0][6]' = 2, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+            value ->> 5
         FROM jsonb_each(?1)",
         json
     )
@@ -248,8 +254,8 @@ pub(super) async fn queued(
     let (first, end) = id.range();
     let after = after.max(first);
     let rows = sqlx::query!(
-        "SELECT id, line_offset, line_bytes, line_hash, est_input_tokens, est_images, attempts,
-            doubts, not_before, text_bytes, media_tokens, kind, output_tokens_max
+        "SELECT id, line_offset, line_bytes, line_hash, est_requests, est_input_tokens, est_images,
+            attempts, doubts, not_before, text_bytes, media_tokens, kind, output_tokens_max
         FROM item WHERE state = 0 AND id > ?1 AND id < ?2 ORDER BY id LIMIT ?3",
         after,
         end,
@@ -265,6 +271,7 @@ pub(super) async fn queued(
                 offset: count("item.line_offset", row.line_offset)?,
                 bytes: count("item.line_bytes", row.line_bytes)?,
                 hash: row.line_hash,
+                requests: count("item.est_requests", row.est_requests)?,
                 input_tokens: count("item.est_input_tokens", row.est_input_tokens)?,
                 images: count("item.est_images", row.est_images)?,
                 text: text_weight(row.text_bytes, row.media_tokens, row.kind)?,
@@ -291,6 +298,7 @@ pub(super) async fn queue_mean(
     let after = after.max(first);
     let row = sqlx::query!(
         r#"SELECT count(*) AS "items!: i64",
+            CAST(coalesce(avg(est_requests), 1) AS INTEGER) AS "requests!: i64",
             CAST(coalesce(avg(est_input_tokens), 0) AS INTEGER) AS "tokens!: i64",
             CAST(coalesce(avg(est_images), 0) AS INTEGER) AS "images!: i64",
             -- Those that do not bound their output are left out of its mean.
@@ -308,6 +316,7 @@ pub(super) async fn queue_mean(
         offset: 0,
         bytes: 0,
         hash: None,
+        requests: count("item.est_requests", row.requests)?,
         input_tokens: count("item.est_input_tokens", row.tokens)?,
         images: count("item.est_images", row.images)?,
         text: None,

@@ -139,6 +139,7 @@ fn item(batch: BatchId, number: u32) -> NewItem {
         offset: u64::from(number) * 100,
         bytes: 99,
         hash: 7,
+        requests: 1,
         tokens: 7,
         images: 1,
         state: 0,

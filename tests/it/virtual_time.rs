@@ -7,7 +7,7 @@ use chrono::Timelike;
 use tidegate::config::{Config, Env};
 use tidegate::engine::start::{self, Route};
 use tidegate::engine::{BatchSetup, Effect, Engine, Event, RouteTo, SendOrder};
-use tidegate::formats::{Dialect, InDoubt};
+use tidegate::formats::{Dialect, Form, InDoubt, Packing};
 use tidegate::gate::admit::BucketId;
 use tidegate::gate::units::{BootMs, Now, UnixMs};
 use tidegate::store::{BatchId, ItemState, QueuedItem, Settlement, Store};
@@ -48,6 +48,7 @@ impl Sim {
             offset: 0,
             bytes: 10,
             hash: None,
+            requests: 1,
             input_tokens: 10,
             images: 0,
             attempts: 0,
@@ -58,7 +59,8 @@ impl Sim {
             id,
             bucket,
             work: "w".to_owned(),
-            dialect: Dialect::Text,
+            form: std::sync::Arc::new(Form::of(Dialect::Text)),
+            packing: Packing::Plain,
             model: MODEL.to_owned(),
             tenant: "t".to_owned(),
             priority: 1,

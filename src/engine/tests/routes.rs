@@ -2,9 +2,9 @@
 
 use crate::config::{Config, Env, PoolRoute};
 use crate::engine::import::Ceiling;
-use crate::engine::routes::{Found, Wish, of_batch, unpriced};
+use crate::engine::routes::{Found, Speech, Wish, of_batch, unpriced};
 use crate::engine::start::{Route, Routes, assemble};
-use crate::formats::{BatchOptions, Dialect, parse_line};
+use crate::formats::{BatchOptions, Dialect, Form};
 use crate::gate::units::{BootMs, Now, UnixMs};
 use crate::store::{Batch, NewBatch, Source, Store};
 
@@ -116,12 +116,18 @@ async fn options_come_to_routes_or_to_a_reason() {
     }
 }
 
+fn found_by(json: &str, config: &Config, routes: &Routes) -> Found {
+    let wish = Wish::of(&options(json), config).expect("a wish");
+    let form = Form::of(Dialect::GeminiJsonl);
+    Found::of(&wish, &Speech { form: &form, model: None, config }, routes)
+}
+
 #[tokio::test]
 async fn what_cannot_be_had_is_left_out_with_its_reason() {
     let dir = tempfile::tempdir().expect("a directory");
     let (config, _store, routes) = pooled(dir.path()).await;
     let text = r#"{"pool":"both","fallback":["other","nobody-knows","m"]}"#;
-    let found = Found::of(&Wish::of(&options(text), &config).expect("a wish"), &routes);
+    let found = found_by(text, &config, &routes);
     let seen: Vec<_> =
         found.routes.iter().map(|to| (to.project, to.model.as_str(), to.fallback)).collect();
     let [a, b] = ["a", "b"].map(|name| routes.project_id(name).expect("a project"));
@@ -131,7 +137,7 @@ async fn what_cannot_be_had_is_left_out_with_its_reason() {
     assert!(found.left_out[0].starts_with("the limits of nobody-knows are not known to project a"));
     // In the other project it may be learned.
     let text = r#"{"project":"b","model":"lite","fallback":["nobody-knows"]}"#;
-    let found = Found::of(&Wish::of(&options(text), &config).expect("a wish"), &routes);
+    let found = found_by(text, &config, &routes);
     assert_eq!(found.left_out, ["lite is not offered to project b (config)"]);
     assert_eq!((names(&found.to_learn), found.routes.len()), (vec!["b/nobody-knows".into()], 0));
 }
@@ -141,11 +147,12 @@ async fn a_prompt_that_one_of_the_routes_takes_is_no_bad_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let (config, _store, routes) = pooled(dir.path()).await;
     let ceiling = |json: &str| {
-        let found = Found::of(&Wish::of(&options(json), &config).expect("a wish"), &routes);
+        let found = found_by(json, &config, &routes);
         Ceiling::of(&found.ceilings())
     };
     let line = "word ".repeat(4_000);
-    let line = parse_line(Dialect::Text, 1, line.as_bytes()).expect("a line").expect("a prompt");
+    let line =
+        Form::of(Dialect::Text).parse_line(1, line.as_bytes()).expect("a line").expect("a prompt");
     let whole = line.footprint.estimate().likely_max;
     assert!(line.footprint.estimate().floor > 300, "{whole}");
     // `big` has no limit of tokens.
@@ -171,7 +178,8 @@ fn the_largest_limit_of_several_models_counts() {
         source: Said::Config,
     };
     let line = "word ".repeat(4_000);
-    let line = parse_line(Dialect::Text, 1, line.as_bytes()).expect("a line").expect("a prompt");
+    let line =
+        Form::of(Dialect::Text).parse_line(1, line.as_bytes()).expect("a line").expect("a prompt");
     let reserve = |limits: &[u64]| {
         let limits: Vec<_> = limits.iter().map(|value| [tpm(*value)]).collect();
         let models: Vec<_> = limits.iter().map(|limit| ("m", &limit[..])).collect();

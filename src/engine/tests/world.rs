@@ -11,7 +11,7 @@ use crate::engine::core::Engine;
 use crate::engine::keys::Key;
 use crate::engine::start::Pace;
 use crate::engine::state::{BatchSetup, Effect, Event, Lane, Link, Project, RouteTo, SendOrder};
-use crate::formats::{Dialect, InDoubt};
+use crate::formats::{Dialect, Form, InDoubt, Packing};
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::limits::{Limit, MINUTE_MS, Scope, Source, Window};
 use crate::gate::offset::Offsets;
@@ -147,7 +147,8 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
         id: BatchId(id),
         bucket: BucketId(bucket),
         work: format!("work-{id}"),
-        dialect: Dialect::GeminiJsonl,
+        form: std::sync::Arc::new(Form::of(Dialect::GeminiJsonl)),
+        packing: Packing::Plain,
         model: format!("model-{bucket}"),
         tenant: "tenant".to_owned(),
         priority: 1,
@@ -264,6 +265,7 @@ impl World {
                 offset: u64::from(number) * 100,
                 bytes: 99,
                 hash: Some(7),
+                requests: 1,
                 input_tokens,
                 images: 0,
                 attempts: 0,

@@ -22,6 +22,7 @@ fn full() -> BatchOptions {
         max_cost_micro_usd: Some(1_500_001),
         in_doubt: Some(InDoubt::Hold),
         on_bad_line: Some(OnBadLine::Skip),
+        template: Some("Say: {{text}}\n".into()),
         id: Some(uuid::Uuid::from_u128(7)),
     }
 }
@@ -33,7 +34,7 @@ fn the_first_line_and_the_sidecar_say_the_same() {
         "pool":"cheap","fallback":["models/a","b/c"],"patience":"1h 30m 250ms","pace":"spread",
         "tenant":"Zoë \"z\"","deadline":"2026-11-23T09:00:00+01:00",
         "not_before":"2026-11-22T20:30:00.250Z","name":"night run","max_cost":1.500001,
-        "in_doubt":"hold","on_bad_line":"skip","id":"00000000-0000-0000-0000-000000000007"}"#,
+        "in_doubt":"hold","on_bad_line":"skip","template":"Say: {{text}}\n","id":"00000000-0000-0000-0000-000000000007"}"#,
     );
     assert_eq!(line, Ok(full()));
     let toml = r#"
@@ -51,6 +52,7 @@ fn the_first_line_and_the_sidecar_say_the_same() {
         max_cost = "1.500001"
         in_doubt = "hold"
         on_bad_line = "skip"
+        template = "Say: {{text}}\n"
         id = "00000000-0000-0000-0000-000000000007"
     "#;
     assert_eq!(sidecar(toml), Ok(full()));

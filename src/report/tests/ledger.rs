@@ -132,6 +132,7 @@ impl Ledger {
             offset: 0,
             bytes: 4,
             hash: 7,
+            requests: 1,
             tokens: 1_000,
             images: 0,
             state: 0,

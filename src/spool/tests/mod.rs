@@ -5,7 +5,7 @@ mod answers;
 mod claim;
 mod drop_in;
 mod finish;
-mod lines;
+mod records;
 mod scan;
 mod unpack;
 
@@ -269,7 +269,8 @@ fn stems_lose_one_compression_and_one_format() {
         ("a.b.jsonl", "a.b"),
         ("prompts.jsonl.jsonl", "prompts.jsonl"),
         ("prompts.gz", "prompts"),
-        ("prompts.csv", "prompts.csv"),
+        ("prompts.csv", "prompts"),
+        ("prompts.xml", "prompts.xml"),
         ("prompts", "prompts"),
         ("jsonl", "jsonl"),
     ] {

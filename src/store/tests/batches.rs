@@ -158,6 +158,7 @@ async fn the_queue_is_read_in_pages_and_in_order() {
         offset: 500,
         bytes: 99,
         hash: Some(7),
+        requests: 1,
         input_tokens: 7,
         images: 1,
         attempts: 1,

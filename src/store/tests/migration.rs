@@ -134,6 +134,7 @@ async fn a_database_of_the_fourth_version_keeps_its_queue_and_its_answers() {
         offset: 0,
         bytes: 10,
         hash: None,
+        requests: 1,
         input_tokens: 7,
         images: 0,
         text,

@@ -1,28 +1,31 @@
-//! The line reader against the plain way of splitting.
+//! The reader of records against plainer ways of splitting.
 
 use std::io::{self, BufReader, Read};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::formats::Family;
 
 /// Line as (number, offset, length, bytes unless too long).
 type Flat = (u64, u64, u64, Option<Vec<u8>>);
 
-fn flatten(line: Line<'_>) -> Flat {
+fn flatten(line: Record<'_>) -> Flat {
     match line.content {
         Content::Bytes(bytes) => {
             let length = u64::try_from(bytes.len()).unwrap();
             (line.number, line.offset, length, Some(bytes.to_vec()))
         }
         Content::TooLong { length } => (line.number, line.offset, length, None),
+        Content::Broken { problem } => panic!("{problem}"),
     }
 }
 
 fn read_all(input: &[u8], line_max: usize, buffer: usize) -> (Vec<Flat>, u64) {
-    let mut reader = LineReader::new(BufReader::with_capacity(buffer, input), line_max);
+    let mut reader =
+        RecordReader::new(BufReader::with_capacity(buffer, input), Family::Jsonl, line_max);
     let mut lines = Vec::new();
-    while let Some(line) = reader.next_line().unwrap() {
+    while let Some(line) = reader.next_record().unwrap() {
         lines.push(flatten(line));
     }
     (lines, reader.offset())
@@ -53,26 +56,6 @@ proptest! {
         prop_assert_eq!(lines, naive(&input, line_max));
         prop_assert_eq!(end, u64::try_from(input.len()).unwrap());
     }
-
-    #[test]
-    fn resumes_behind_any_line(
-        input in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'a')], 0..60),
-        stop in 0_usize..20,
-    ) {
-        let mut reader = LineReader::new(&input[..], 5);
-        let mut lines = Vec::new();
-        while lines.len() < stop && let Some(line) = reader.next_line().unwrap() {
-            lines.push(flatten(line));
-        }
-        let offset = reader.offset();
-        let rest = &input[usize::try_from(offset).unwrap()..];
-        let read = u64::try_from(lines.len()).unwrap();
-        let mut reader = LineReader::resume(rest, 5, read, offset);
-        while let Some(line) = reader.next_line().unwrap() {
-            lines.push(flatten(line));
-        }
-        prop_assert_eq!(lines, naive(&input, 5));
-    }
 }
 
 #[test]
@@ -88,11 +71,11 @@ fn a_huge_line_is_counted_in_bounded_memory() {
     let huge = 3 * 1024 * 1024 * 1024_u64 / 16;
     let line_max = 1_000;
     let input = io::repeat(b'x').take(huge).chain(&b"\nlast"[..]);
-    let mut reader = LineReader::new(BufReader::new(input), line_max);
-    let first = reader.next_line().unwrap().map(flatten);
+    let mut reader = RecordReader::new(BufReader::new(input), Family::Jsonl, line_max);
+    let first = reader.next_record().unwrap().map(flatten);
     assert_eq!(first, Some((1, 0, huge, None)));
-    let last = reader.next_line().unwrap().map(flatten);
+    let last = reader.next_record().unwrap().map(flatten);
     assert_eq!(last, Some((2, huge + 1, 4, Some(b"last".to_vec()))));
-    assert_eq!(reader.next_line().unwrap(), None);
-    assert!(reader.buffer_bytes() <= line_max + 1, "{}", reader.buffer_bytes());
+    assert_eq!(reader.next_record().unwrap(), None);
+    assert!(reader.buffer_bytes() <= line_max * 2, "{}", reader.buffer_bytes());
 }

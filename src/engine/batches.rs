@@ -70,14 +70,19 @@ impl Engine {
         }
     }
 
-    pub(super) fn requeued(&mut self, batch: BatchId, count: &Result<u64, String>) {
+    /// So many failed items wait in the queue again, and why no more do.
+    pub(super) fn requeued(&mut self, batch: BatchId, moved: u64, error: Option<String>) {
         let Some(job) = self.jobs.get_mut(&batch) else { return };
-        if let Ok(count) = *count {
+        if moved > 0 {
             // The queue is read anew: what was put back stands before what was read already.
             job.forget_queue();
-            job.setup.remaining += count;
+            job.setup.remaining += moved;
             (job.cursor, job.exhausted) = (0, false);
         }
+        let count = error.map_or(Ok(moved), |error| match moved {
+            0 => Err(error),
+            moved => Err(format!("only {moved} were put back and go again: {error}")),
+        });
         for done in job.requeue.take().into_iter().flat_map(|(waiting, _)| waiting) {
             let _ = done.send(count.clone());
         }

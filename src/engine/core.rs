@@ -174,7 +174,7 @@ impl Engine {
                 self.reprioritise(now, batch, priority, deadline);
             }
             Event::RetryFailed { batch, done } => self.retry_failed(batch, done),
-            Event::Requeued { batch, count } => self.requeued(batch, &count),
+            Event::Requeued { batch, moved, error } => self.requeued(batch, moved, error),
             Event::Pauses(pauses) => self.hold(pauses),
             Event::Swept(batch) => self.swept(batch),
             Event::Closed(batch) => self.closed(batch),

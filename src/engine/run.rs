@@ -138,9 +138,7 @@ impl Shell {
                 Effect::Sweep { batch, reason, cancelled } => {
                     shell.sweep(batch, reason, cancelled).await
                 }
-                Effect::Requeue(batch) => {
-                    Event::Requeued { batch, count: shell.requeue(batch).await }
-                }
+                Effect::Requeue(batch) => shell.requeue(batch).await,
                 Effect::Finish(batch) => shell.finish(batch).await,
                 Effect::Remember(memo) => {
                     persist("keeping what was learned", || shell.store.remember((*memo).clone()))
@@ -314,8 +312,14 @@ impl Shell {
         Event::Swept(batch)
     }
 
-    async fn requeue(&self, batch: BatchId) -> Result<u64, String> {
-        self.store.requeue_failed(batch).await.map_err(|error| chain(&error))
+    async fn requeue(&self, batch: BatchId) -> Event {
+        let requeued = self.store.requeue_failed(batch).await;
+        let error = requeued.error.map(|error| chain(&error));
+        if let Some(error) = &error {
+            tracing::error!(batch.id = batch.0, items = requeued.moved, error,
+                "cannot put all failed items back into the queue");
+        }
+        Event::Requeued { batch, moved: requeued.moved, error }
     }
 
     async fn finish(&self, batch: BatchId) -> Event {

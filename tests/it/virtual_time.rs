@@ -137,7 +137,7 @@ impl Sim {
                 self.settled.extend(rows);
                 Event::Settled(items)
             }
-            Effect::Requeue(batch) => Event::Requeued { batch, count: Ok(0) },
+            Effect::Requeue(batch) => Event::Requeued { batch, moved: 0, error: None },
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
             Effect::Remember(_) => Event::Kept,
             Effect::KeepKey(_) => Event::KeyKept,

@@ -192,6 +192,35 @@ fn failed_items_of_an_open_batch_go_again() {
     told.try_recv().expect("an answer").expect_err("it is over");
 }
 
+/// A batch of three items of which the first two failed; the third is under way for a second, and
+/// the failed ones are asked to go again.
+fn to_be_put_back() -> (World, oneshot::Receiver<Result<u64, String>>) {
+    let mut world = world(&[]);
+    world.provider = Box::new(|order, _| match BatchId::line_of_item(order.item.id) {
+        3 => answers::ok().after(1_000),
+        _ => answers::bad_request(),
+    });
+    world.open(batch(1, 1), 3);
+    world.run_for(500);
+    assert_eq!(world.count(1, ItemState::Failed), 2);
+    world.provider = Box::new(|_, _| answers::ok());
+    let (done, told) = oneshot::channel();
+    world.tell(Event::RetryFailed { batch: BatchId(1), done });
+    (world, told)
+}
+
+#[test]
+fn what_went_back_before_the_database_failed_goes_again() {
+    let (mut world, mut told) = to_be_put_back();
+    world.requeues_most = 1;
+    world.run_for(MINUTE_MS);
+    let error = told.try_recv().expect("an answer").expect_err("one could not be put back");
+    assert_eq!(error, "only 1 were put back and go again: disk");
+    assert_eq!(world.count(1, ItemState::Succeeded), 2);
+    assert_eq!(world.count(1, ItemState::Failed), 1);
+    assert_eq!(world.closed, [BatchId(1)]);
+}
+
 /// Who may be what cuts connections off goes when nothing else of its batch is left, and by itself.
 #[test]
 fn an_item_that_is_cut_off_three_times_goes_last_and_alone_and_is_failed_at_eight() {

@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) reserves_to_fail: u32,
     pub(super) loads_to_fail: u32,
     pub(super) seals_to_fail: u32,
+    /// How many failed items go back into the queue before the database fails.
+    pub(super) requeues_most: u64,
     /// Whether permits that may be too old are.
     pub(super) slow: bool,
     /// Draws every delay, if set.
@@ -182,6 +184,7 @@ impl World {
             reserves_to_fail: 0,
             loads_to_fail: 0,
             seals_to_fail: 0,
+            requeues_most: u64::MAX,
             slow: false,
             chaos: None,
             setups: BTreeMap::new(),
@@ -398,7 +401,7 @@ impl World {
                 let (first, end) = (batch.item(0), BatchId(batch.0 + 1).item(0));
                 let mut count = 0;
                 for (_, item) in self.items.range_mut(first..end) {
-                    if item.state == ItemState::Failed {
+                    if item.state == ItemState::Failed && count < self.requeues_most {
                         item.state = ItemState::Queued;
                         (item.queued.attempts, item.queued.doubts) = (0, 0);
                         item.queued.not_before = UnixMs(0);
@@ -406,7 +409,8 @@ impl World {
                         count += 1;
                     }
                 }
-                self.commit(Coming::Event(Event::Requeued { batch, count: Ok(count) }));
+                let error = count.checked_sub(self.requeues_most).map(|_| "disk".to_owned());
+                self.commit(Coming::Event(Event::Requeued { batch, moved: count, error }));
             }
             Effect::Finish(batch) => self.commit(Coming::Finished(batch)),
             Effect::Seal { project, today } => {

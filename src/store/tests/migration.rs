@@ -104,7 +104,7 @@ async fn a_database_of_the_second_version_knows_what_was_spent_and_which_lines_w
     let batch = store.reader().batch(BatchId(1)).await.expect("the batch");
     assert_eq!((batch.spent_nanos, batch.pace.as_str(), batch.paused), (77, "asap", None));
     assert_eq!((batch.deadline, batch.max_cost_nanos, batch.pool), (None, None, None));
-    assert_eq!(store.requeue_failed(batch.id).await.expect("put back"), 1);
+    assert_eq!(put_back(&store, batch.id).await, 1);
     let batch = store.reader().batch(BatchId(1)).await.expect("the batch");
     assert_eq!((batch.items, batch.failed), (4, 1), "the bad line stays");
 }

@@ -142,7 +142,7 @@ impl Job {
             passed += 1;
         }
         if self.retries.len() >= caps::RETRY_WAITING_MAX {
-            return self.later(now);
+            return self.later(retries, now);
         }
         if let Some(item) = self.ready.get(nth - passed) {
             return Offer::Item(item);
@@ -153,12 +153,17 @@ impl Job {
         let alone = nth == 0 && self.open == 0 && self.retries.is_empty();
         match self.suspects.first_key_value().filter(|_| alone) {
             Some((_, item)) => Offer::Item(item),
-            None if !retries => Offer::Later(now.boot.plus(caps::RETRY_LOOK_MS)),
-            None => self.later(now),
+            None => self.later(retries, now),
         }
     }
 
-    fn later(&self, now: Now) -> Offer<'static> {
+    /// When to look again at a batch of which only retries are left: soon where one is due and none
+    /// is allowed.
+    fn later(&self, retries: bool, now: Now) -> Offer<'static> {
+        let first = self.retries.first_key_value().map(|((at, _), _)| *at);
+        if !retries && first.is_some_and(|at| at <= now.boot) {
+            return Offer::Later(now.boot.plus(caps::RETRY_LOOK_MS));
+        }
         let mut waiting = self.retries.keys().map(|(at, _)| *at);
         waiting.find(|at| *at > now.boot).map_or(Offer::Nothing, Offer::Later)
     }
@@ -195,4 +200,9 @@ impl Job {
         let most = self.setup.max_cost_nanos.unwrap_or(u64::MAX);
         self.setup.spent_nanos.saturating_add(self.open_nanos).saturating_add(nanos) > most
     }
+}
+
+/// Whether an item was tried before, and takes of its bucket's budget of retries.
+pub(super) fn is_retry(item: &QueuedItem) -> bool {
+    item.attempts > 0 || item.doubts > 0
 }

@@ -316,8 +316,12 @@ impl Shell {
         let requeued = self.store.requeue_failed(batch).await;
         let error = requeued.error.map(|error| chain(&error));
         if let Some(error) = &error {
-            tracing::error!(batch.id = batch.0, items = requeued.moved, error,
-                "cannot put all failed items back into the queue");
+            tracing::error!(
+                batch.id = batch.0,
+                items = requeued.moved,
+                error,
+                "cannot put all failed items back into the queue"
+            );
         }
         Event::Requeued { batch, moved: requeued.moved, error }
     }

@@ -2,7 +2,7 @@
 
 use super::core::Engine;
 use super::estimate::is_of_project;
-use super::job::Offer;
+use super::job::{Offer, is_retry};
 use super::plan::{ask, open_end};
 use super::state::Effect;
 use crate::caps;
@@ -97,8 +97,7 @@ impl Supply for Round<'_> {
             return Readiness::Waits(open_end(now), reason);
         }
         let sender = &self.engine.lanes[&route.bucket];
-        let again = item.attempts > 0 || item.doubts > 0;
-        if again && sender.in_flight > 0 && !sender.budget.allows() {
+        if is_retry(&item) && sender.in_flight > 0 && !sender.budget.allows() {
             return Readiness::NotNow;
         }
         if self.engine.count_ahead(route.bucket, batch, &item, now, self.effects) {

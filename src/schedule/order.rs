@@ -64,13 +64,13 @@ impl Schedule {
 
     /// Enters a line, of which nothing went since `since`. One that is known is replaced, at its
     /// old age.
-    pub fn add(&mut self, id: LineId, line: Line, since: BootMs) {
-        let since = self.lines.get(&id).map_or(since, |known| known.since);
+    pub fn add(&mut self, id: LineId, line: Line, since: BootMs, now: BootMs) {
+        let since = self.lines.get(&id).map_or(since, |known| known.unserved_since(now));
         self.remove(id);
         let level = line.class;
-        let standing = Standing { line, since, level, rest: Rest::Dormant };
+        let standing = Standing { line, since, level, rest: Rest::Dormant(now) };
         self.lines.insert(id, standing);
-        self.rouse(id);
+        self.rouse(id, now);
     }
 
     /// Takes a line out.
@@ -92,34 +92,41 @@ impl Schedule {
         self.lines.contains_key(&id)
     }
 
-    /// A line may have something to offer: it is asked at the next tick.
-    pub fn rouse(&mut self, id: LineId) {
-        let Some(standing) = self.lines.get(&id) else { return };
-        let slept_until = match standing.rest {
-            Rest::Awake => return,
-            Rest::Until(at) => Some(at),
-            Rest::Dormant => None,
+    /// A line may have something to offer: it is asked at the next tick. While it rested it could
+    /// not be served, and does not age for it.
+    pub fn rouse(&mut self, id: LineId, now: BootMs) {
+        let Some(standing) = self.lines.get(&id).filter(|it| it.rest != Rest::Awake) else {
+            return;
         };
-        self.wake(id, slept_until);
-    }
-
-    /// A line has nothing to offer before `until`, or before it is roused.
-    pub(super) fn rest(&mut self, id: LineId, until: Option<BootMs>) {
-        if self.withdraw(id).is_some() {
-            self.enter(id, until.map_or(Rest::Dormant, Rest::Until));
-        }
-    }
-
-    /// Puts a line into the order. While it slept it could not be served, and does not age for it.
-    fn wake(&mut self, id: LineId, slept_until: Option<BootMs>) {
+        let (since, slept) =
+            (standing.unserved_since(now), matches!(standing.rest, Rest::Until(_)));
         self.withdraw(id);
-        if let Some(at) = slept_until
-            && let Some(standing) = self.lines.get_mut(&id)
-        {
-            standing.since = standing.since.max(at);
+        let standing = self.lines.get_mut(&id).expect("a line that was just seen");
+        standing.since = since;
+        if slept {
             standing.level = standing.line.class;
         }
         self.enter(id, Rest::Awake);
+    }
+
+    /// All lines that rest until an instant are asked at the next tick: it was reckoned with a
+    /// clock that was set since.
+    pub fn rouse_sleeping(&mut self, now: BootMs) {
+        let sleeping: Vec<_> = self.sleeping.iter().map(|(_, id)| *id).collect();
+        for id in sleeping {
+            self.rouse(id, now);
+        }
+    }
+
+    /// A line has nothing to offer before `until`, or before it is roused.
+    pub fn rest(&mut self, id: LineId, until: Option<BootMs>, now: BootMs) {
+        let Some(standing) = self.withdraw(id) else { return };
+        let rest = match (until, standing.rest) {
+            (Some(until), _) => Rest::Until(until),
+            (None, Rest::Dormant(from)) => Rest::Dormant(from),
+            (None, Rest::Awake | Rest::Until(_)) => Rest::Dormant(now),
+        };
+        self.enter(id, rest);
     }
 
     /// Lets time pass: lines age and wake.
@@ -128,9 +135,7 @@ impl Schedule {
             && at <= now
         {
             self.sleeping.remove(&(at, id));
-            if self.lines.contains_key(&id) {
-                self.wake(id, Some(at));
-            }
+            self.rouse(id, now);
         }
         while let Some(&(at, id)) = self.ages.first()
             && at <= now
@@ -236,7 +241,7 @@ impl Schedule {
     /// How long nothing of a line went, at `now`.
     #[must_use]
     pub fn unserved_ms(&self, id: LineId, now: BootMs) -> Option<u64> {
-        self.lines.get(&id).map(|standing| standing.since.until(now))
+        self.lines.get(&id).map(|standing| standing.unserved_since(now).until(now))
     }
 
     /// The first of the order in a bucket.
@@ -285,7 +290,7 @@ impl Schedule {
             Rest::Until(at) => {
                 self.sleeping.remove(&(at, id));
             }
-            Rest::Dormant => {}
+            Rest::Dormant(_) => {}
         }
         Some(standing)
     }
@@ -307,7 +312,7 @@ impl Schedule {
             Rest::Until(at) => {
                 self.sleeping.insert((at, id));
             }
-            Rest::Dormant => {}
+            Rest::Dormant(_) => {}
         }
     }
 }

@@ -254,11 +254,11 @@ impl Schedule {
                 },
                 Peek::Loading if nth == 0 => return Tried::First(First::Stop(None)),
                 Peek::Later(at) if nth == 0 => {
-                    self.rest(line, Some(at));
+                    self.rest(line, Some(at), now.boot);
                     return Tried::Rests;
                 }
                 Peek::Nothing if nth == 0 => {
-                    self.rest(line, None);
+                    self.rest(line, None, now.boot);
                     return Tried::Rests;
                 }
                 Peek::Loading | Peek::Later(_) | Peek::Nothing => return Tried::Next,

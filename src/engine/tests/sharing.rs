@@ -134,6 +134,33 @@ fn a_paused_batch_starts_nothing_until_it_is_resumed() {
 }
 
 #[test]
+fn a_batch_does_not_grow_old_while_it_is_held() {
+    for blocked in [false, true] {
+        let mut world = world(&[rpm(1)]);
+        let pause = |reason: Option<&str>| Event::PauseBatch {
+            batch: BatchId(1),
+            reason: reason.map(str::to_owned),
+        };
+        world.open(BatchSetup { priority: 2, ..batch(1, 1) }, 3);
+        world.open(BatchSetup { priority: 0, ..batch(2, 1) }, 200);
+        if blocked {
+            world.tell(Event::Pauses(vec![("*".to_owned(), "*".to_owned())]));
+        }
+        world.run_for(MINUTE_MS);
+        world.tell(pause(Some("held by its user")));
+        world.run_for(40 * MINUTE_MS);
+        world.tell(Event::Reprioritise { batch: BatchId(1), priority: 2, deadline: None });
+        world.run_for(40 * MINUTE_MS);
+        world.tell(Event::Pauses(Vec::new()));
+        world.tell(pause(None));
+        world.run_for(3 * MINUTE_MS);
+        assert_eq!(sent(&world, 1), 0, "its turn comes when an hour has passed");
+        world.run_for(60 * MINUTE_MS);
+        assert!(sent(&world, 1) > 0);
+    }
+}
+
+#[test]
 fn what_is_held_by_hand_starts_nothing() {
     let mut world = world(&[]);
     world.bucket(2, 1, &[]);
@@ -190,35 +217,6 @@ fn failed_items_of_an_open_batch_go_again() {
     world.tell(Event::RetryFailed { batch: BatchId(1), done });
     world.run_for(1_000);
     told.try_recv().expect("an answer").expect_err("it is over");
-}
-
-/// A batch of three items of which the first two failed; the third is under way for a second, and
-/// the failed ones are asked to go again.
-fn to_be_put_back() -> (World, oneshot::Receiver<Result<u64, String>>) {
-    let mut world = world(&[]);
-    world.provider = Box::new(|order, _| match BatchId::line_of_item(order.item.id) {
-        3 => answers::ok().after(1_000),
-        _ => answers::bad_request(),
-    });
-    world.open(batch(1, 1), 3);
-    world.run_for(500);
-    assert_eq!(world.count(1, ItemState::Failed), 2);
-    world.provider = Box::new(|_, _| answers::ok());
-    let (done, told) = oneshot::channel();
-    world.tell(Event::RetryFailed { batch: BatchId(1), done });
-    (world, told)
-}
-
-#[test]
-fn what_went_back_before_the_database_failed_goes_again() {
-    let (mut world, mut told) = to_be_put_back();
-    world.requeues_most = 1;
-    world.run_for(MINUTE_MS);
-    let error = told.try_recv().expect("an answer").expect_err("one could not be put back");
-    assert_eq!(error, "only 1 were put back and go again: disk");
-    assert_eq!(world.count(1, ItemState::Succeeded), 2);
-    assert_eq!(world.count(1, ItemState::Failed), 1);
-    assert_eq!(world.closed, [BatchId(1)]);
 }
 
 /// Who may be what cuts connections off goes when nothing else of its batch is left, and by itself.

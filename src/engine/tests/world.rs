@@ -169,6 +169,22 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
     }
 }
 
+/// An item that was not tried yet.
+pub(super) fn item(batch: BatchId, number: u32, input_tokens: u64) -> QueuedItem {
+    QueuedItem {
+        output_tokens_max: None,
+        text: None,
+        id: batch.item(number),
+        offset: u64::from(number) * 100,
+        bytes: 99,
+        input_tokens,
+        images: 0,
+        attempts: 0,
+        doubts: 0,
+        not_before: UnixMs(0),
+    }
+}
+
 impl World {
     /// A world with project 1 that has one key, at noon.
     pub(super) fn new() -> Self {
@@ -259,19 +275,8 @@ impl World {
     /// Opens a batch with an item for each weight in tokens.
     pub(super) fn open_weighing(&mut self, mut setup: BatchSetup, tokens: &[u64]) {
         for (number, &input_tokens) in (1..).zip(tokens) {
-            let id = setup.id.item(number);
-            let queued = QueuedItem {
-                output_tokens_max: None,
-                text: None,
-                id,
-                offset: u64::from(number) * 100,
-                bytes: 99,
-                input_tokens,
-                images: 0,
-                attempts: 0,
-                doubts: 0,
-                not_before: UnixMs(0),
-            };
+            let queued = item(setup.id, number, input_tokens);
+            let id = queued.id;
             let item = Item { queued, state: ItemState::Queued, line: None, ends: 0 };
             self.items.insert(id, item);
         }

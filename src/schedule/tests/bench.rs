@@ -173,7 +173,7 @@ impl Bench {
         let (line, id) = (self.describe(plan), LineId(id));
         self.world.lines.insert(id, Queue::default());
         self.more(id, prompts);
-        self.schedule.add(id, line, BootMs(BOOT + ms));
+        self.schedule.add(id, line, BootMs(BOOT + ms), BootMs(BOOT + ms));
         id
     }
 
@@ -194,7 +194,7 @@ impl Bench {
             let id = queue.prompts.last().map_or(id.0 * 1_000, |last| last.id) + 1;
             queue.prompts.push(Prompt { id, need: tokens(*input_tokens), pinned: None });
         }
-        self.schedule.rouse(id);
+        self.schedule.rouse(id, BootMs(BOOT));
     }
 
     pub(super) fn queue(&mut self, line: LineId) -> &mut Queue {

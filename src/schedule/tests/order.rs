@@ -129,7 +129,7 @@ fn a_line_that_is_entered_again_keeps_its_age() {
     bench.line(0, 2, &Plan::of("a"), &[1]);
     let again = bench.describe(&Plan::of("a").low());
     let now = bench.now(29 * MINUTE);
-    bench.schedule.add(low, again, now.boot);
+    bench.schedule.add(low, again, now.boot, now.boot);
     bench.tick(31 * MINUTE);
     // Both are one better: the other one is high now.
     assert_eq!(bench.schedule.unserved_ms(low, bench.now(31 * MINUTE).boot), Some(31 * MINUTE));

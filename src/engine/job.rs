@@ -130,11 +130,12 @@ impl Job {
 
     /// What stands at the `nth` place of its queue: what is due to be tried again, what has not
     /// been tried, and at the end what goes alone.
-    /// While no retry is allowed, those are passed over.
+    /// While no retry is allowed, those are passed over, and never are all of many offered: where
+    /// the first may not go, the others may not either.
     pub(super) fn offer(&self, nth: usize, retries: bool, now: Now) -> Offer<'_> {
         let due = self.retries.range(..=(now.boot, i64::MAX));
         let mut passed = 0;
-        let due = due.take(if retries { usize::MAX } else { 0 });
+        let due = due.take(if retries { caps::RETRIES_OFFERED_MAX } else { 0 });
         for (_, item) in due {
             if passed == nth {
                 return Offer::Item(item);
@@ -193,6 +194,11 @@ impl Job {
     /// Whether the next page should be read by now.
     pub(super) fn wants_page(&self) -> bool {
         !self.exhausted && !self.loading && self.ready.len() < caps::READY_PAGE / 4
+    }
+
+    /// Whether another page may be read although none of what is held goes.
+    pub(super) fn may_hold_more(&self) -> bool {
+        !self.exhausted && !self.loading && self.ready.len() < caps::READY_MAX
     }
 
     /// Whether `nanos` more would take it over what it may cost.

@@ -57,6 +57,8 @@ pub enum Readiness {
     Needs(Weights),
     /// Not known yet what it needs: its line waits, others go on.
     Unknown,
+    /// Its line may not spend so much: only another route may do.
+    TooDear,
     /// Not this one now: others of its line go on.
     NotNow,
     /// It waits for something besides quota, and whoever comes after it too.
@@ -492,7 +494,7 @@ impl Schedule {
                 }
                 let need = match supply.ready(line, item, &route, now) {
                     Readiness::Needs(need) => need,
-                    Readiness::Unknown => break,
+                    Readiness::Unknown | Readiness::TooDear => break,
                     Readiness::NotNow | Readiness::Waits(..) => {
                         tried.count(tenant);
                         continue;

@@ -98,6 +98,20 @@ fn a_batch_full_of_retries_does_not_sleep_for_ever() {
     assert!(matches!(job.offer(0, false, world.now), Offer::Later(at) if at == look));
 }
 
+/// They wait for one budget: where the first may not go, what was not tried yet is offered soon.
+#[test]
+fn of_many_retries_a_few_are_offered_at_a_time() {
+    let world = World::new();
+    let mut job = Job::new(batch(1, 1), TenantId(0));
+    for number in 1..1_000 {
+        job.retry(world.now, super::world::item(BatchId(1), number, 1), 0);
+    }
+    let fresh = super::world::item(BatchId(1), 1_000, 1);
+    job.put_back(fresh.clone());
+    let is_fresh = |nth| matches!(job.offer(nth, true, world.now), Offer::Item(it) if *it == fresh);
+    assert_eq!((0..1_000).position(is_fresh), Some(caps::RETRIES_OFFERED_MAX));
+}
+
 /// What was not sent is no retry.
 #[test]
 fn the_budget_gets_back_what_was_not_sent() {

@@ -4,6 +4,9 @@
 /// Queued items held in memory for the batch whose turn it is; the rest stays in the database.
 pub(crate) const READY_PAGE: usize = 512;
 
+/// Queued items that are read of a batch of which nothing was started yet: thousands may wait.
+pub(crate) const READY_FIRST: usize = 32;
+
 /// Queued items of one batch held in memory where none of those that came first can go: they are
 /// bound to a project of the batch's pool that is shut, and what is behind them may go elsewhere.
 pub(crate) const READY_MAX: usize = 8 * READY_PAGE;

@@ -15,6 +15,7 @@ impl Engine {
             return;
         }
         self.turned = true;
+        self.touched.insert(setup.id);
         let (id, tenant) = (setup.id, self.schedule.tenant(&setup.tenant));
         self.jobs.insert(id, Job::new(setup, tenant));
         self.line_up(id, now);
@@ -59,8 +60,9 @@ impl Engine {
         }
     }
 
-    /// Something about a batch has changed: it may have something to send.
+    /// Something about a batch has changed: it may have something to send, or be over.
     pub(super) fn rouse(&mut self, batch: BatchId, now: Now) {
+        self.touched.insert(batch);
         if self.jobs.get(&batch).is_some_and(|job| job.setup.paused.is_none()) {
             self.schedule.rouse(LineId(batch.0), now.boot);
         }
@@ -69,6 +71,7 @@ impl Engine {
     /// Has the failed items of a batch put back into its queue, once nothing of it is under way.
     pub(super) fn retry_failed(&mut self, batch: BatchId, done: RetryReply) {
         let open = |job: &&mut Job| !job.closing && job.setup.stopped.is_none();
+        self.touched.insert(batch);
         match self.jobs.get_mut(&batch).filter(open) {
             Some(job) => job.requeue.get_or_insert_default().0.push(done),
             None => {
@@ -100,8 +103,8 @@ impl Engine {
 
     pub(super) fn loaded(&mut self, now: Now, batch: BatchId, items: Vec<QueuedItem>) {
         let Some(job) = self.jobs.get_mut(&batch) else { return };
-        job.loading = false;
-        job.exhausted = items.len() < caps::READY_PAGE;
+        let Some(limit) = job.loading.take() else { return };
+        job.exhausted = items.len() < limit;
         if let Some(last) = items.last() {
             job.cursor = last.id;
         }
@@ -134,6 +137,7 @@ impl Engine {
 
     /// Stops a batch: nothing more of it is started, and what is under way settles.
     pub(super) fn stop(&mut self, batch: BatchId, reason: String, cancelled: bool) {
+        self.touched.insert(batch);
         let Some(job) = self.jobs.get_mut(&batch) else { return };
         if job.setup.stopped.is_none() {
             job.setup.stopped = Some((reason, cancelled));
@@ -171,7 +175,7 @@ impl Engine {
     /// A page could not be read.
     pub(super) fn load_failed(&mut self, now: Now, batch: BatchId) {
         if let Some(job) = self.jobs.get_mut(&batch) {
-            job.loading = false;
+            job.loading = None;
         }
         self.rouse(batch, now);
         self.pause_for_store(now, "the queue cannot be read".to_owned());
@@ -211,6 +215,7 @@ impl Engine {
 
     /// Nothing of a stopped batch is queued any more.
     pub(super) fn swept(&mut self, batch: BatchId) {
+        self.touched.insert(batch);
         if let Some(job) = self.jobs.get_mut(&batch) {
             job.setup.remaining = 0;
             job.closing = false;

@@ -27,6 +27,8 @@ pub struct Engine {
     pub(super) projects: BTreeMap<i64, Project>,
     pub(super) lanes: BTreeMap<BucketId, Lane>,
     pub(super) jobs: BTreeMap<BatchId, Job>,
+    /// Batches that have changed since it was last looked whether they are over.
+    pub(super) touched: BTreeSet<BatchId>,
     /// Who goes next.
     pub(super) schedule: Schedule,
     /// What users hold by hand: project and quota group, `*` for all.
@@ -63,6 +65,7 @@ impl Engine {
             projects: BTreeMap::new(),
             lanes: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            touched: BTreeSet::new(),
             schedule: Schedule::default(),
             pauses: BTreeSet::new(),
             flights: BTreeMap::new(),

@@ -19,7 +19,8 @@ pub(super) struct Job {
     pub(super) setup: BatchSetup,
     pub(super) tenant: TenantId,
     pub(super) cursor: i64,
-    pub(super) loading: bool,
+    /// How many items the page has that is being read.
+    pub(super) loading: Option<usize>,
     pub(super) exhausted: bool,
     pub(super) ready: VecDeque<QueuedItem>,
     /// By when they are due. Waits are intervals: a wall clock that is set back does not make them
@@ -71,7 +72,7 @@ impl Job {
             setup,
             tenant,
             cursor: 0,
-            loading: false,
+            loading: None,
             exhausted: false,
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
@@ -120,6 +121,11 @@ impl Job {
     pub(super) fn rests_until(&self, now: Now) -> Option<BootMs> {
         let not_before = self.setup.not_before.filter(|at| *at > now.wall);
         not_before.map(|at| now.boot_at(at))
+    }
+
+    /// Whether something of it is under way that is waited for before it ends.
+    pub(super) fn is_busy(&self) -> bool {
+        self.closing || self.open > 0 || self.loading.is_some()
     }
 
     /// Whether nothing of it may be started, for as long as nobody says otherwise.
@@ -193,12 +199,19 @@ impl Job {
 
     /// Whether the next page should be read by now.
     pub(super) fn wants_page(&self) -> bool {
-        !self.exhausted && !self.loading && self.ready.len() < caps::READY_PAGE / 4
+        let page = if self.started.is_some() { caps::READY_PAGE } else { caps::READY_FIRST };
+        !self.exhausted && self.loading.is_none() && self.ready.len() < page / 4
+    }
+
+    /// How many items the next page has.
+    pub(super) fn page(&self) -> usize {
+        let is_first = self.cursor == 0 && self.started.is_none();
+        if is_first { caps::READY_FIRST } else { caps::READY_PAGE }
     }
 
     /// Whether another page may be read although none of what is held goes.
     pub(super) fn may_hold_more(&self) -> bool {
-        !self.exhausted && !self.loading && self.ready.len() < caps::READY_MAX
+        !self.exhausted && self.loading.is_none() && self.ready.len() < caps::READY_MAX
     }
 
     /// Whether `nanos` more would take it over what it may cost.

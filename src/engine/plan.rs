@@ -245,10 +245,8 @@ impl Engine {
 
     /// Ends the batches that are over: sweeps the stopped, finishes the answered.
     fn plan_endings(&mut self, effects: &mut Vec<Effect>) {
-        for (id, job) in &mut self.jobs {
-            if job.closing || job.open > 0 || job.loading {
-                continue;
-            }
+        for id in &std::mem::take(&mut self.touched) {
+            let Some(job) = self.jobs.get_mut(id).filter(|job| !job.is_busy()) else { continue };
             if let Some((_, ordered)) = &mut job.requeue {
                 if !std::mem::replace(ordered, true) {
                     effects.push(Effect::Requeue(*id));

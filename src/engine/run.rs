@@ -129,7 +129,7 @@ impl Shell {
         let shell = self.clone();
         tokio::spawn(async move {
             let event = match effect {
-                Effect::Load { batch, after } => shell.load(batch, after).await,
+                Effect::Load { batch, after, limit } => shell.load(batch, after, limit).await,
                 Effect::Reserve(rows) => shell.reserve(rows).await,
                 Effect::Send(order) => shell.send(order).await,
                 Effect::Count(order) => shell.count(order).await,
@@ -161,8 +161,8 @@ impl Shell {
         let _ = self.events.send(event).await;
     }
 
-    async fn load(&self, batch: BatchId, after: i64) -> Event {
-        let page = i64::try_from(caps::READY_PAGE).unwrap_or(i64::MAX);
+    async fn load(&self, batch: BatchId, after: i64, limit: usize) -> Event {
+        let page = i64::try_from(limit).unwrap_or(i64::MAX);
         match self.store.reader().queued(batch, after, page).await {
             Ok(items) => Event::Loaded { batch, items },
             Err(error) => {

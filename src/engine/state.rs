@@ -215,6 +215,8 @@ pub enum Effect {
         batch: BatchId,
         /// After which item.
         after: i64,
+        /// How many at most.
+        limit: usize,
     },
     /// Make reservations durable, then say so.
     Reserve(Vec<NewAttempt>),

@@ -35,8 +35,10 @@ impl Round<'_> {
     /// Orders the next page of a batch's queue, unless it is being read.
     fn load(&mut self, batch: BatchId) {
         let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
-        if !std::mem::replace(&mut job.loading, true) {
-            self.effects.push(Effect::Load { batch, after: job.cursor });
+        if job.loading.is_none() {
+            let limit = job.page();
+            job.loading = Some(limit);
+            self.effects.push(Effect::Load { batch, after: job.cursor, limit });
         }
     }
 

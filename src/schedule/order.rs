@@ -2,6 +2,7 @@
 //! on how many wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::fair::{Counters, Service, TenantId};
 use super::line::{Line, LineId, Place, Rest, Standing};
@@ -24,6 +25,26 @@ pub struct Schedule {
     pub(super) loosened: BTreeSet<BucketId>,
 }
 
+/// The turn of a tenant at a level: the least served comes first.
+type Turn = (u8, Service, TenantId);
+
+/// Where a line stands in the order of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    turn: Turn,
+    place: Place,
+}
+
+impl Spot {
+    pub(super) fn level(&self) -> u8 {
+        self.turn.0
+    }
+
+    pub(super) fn line(&self) -> LineId {
+        self.place.2
+    }
+}
+
 /// The order of one bucket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
@@ -31,12 +52,14 @@ pub(super) struct Lane {
     /// then who came first.
     groups: BTreeMap<(u8, TenantId), BTreeSet<Place>>,
     /// The tenants of each level, least served first.
-    turns: BTreeSet<(u8, Service, TenantId)>,
+    turns: BTreeSet<Turn>,
     /// Lines of each tenant in `groups`.
     active: BTreeMap<TenantId, u32>,
     counters: Counters,
     /// Who waits for room, by level: one each, of which the best keeps it reserved.
     pub(super) heads: BTreeMap<u8, Head>,
+    /// Up to where lines were looked at that stand too far behind to be looked at in each tick.
+    pub(super) looked: Option<Spot>,
 }
 
 impl Schedule {
@@ -326,6 +349,24 @@ impl Lane {
     /// Every line that may have something to offer, in order, with its level and tenant.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (u8, TenantId, LineId)> + '_ {
         self.few_in_order(usize::MAX)
+    }
+
+    /// The same lines behind a spot, or all.
+    pub(super) fn behind(&self, spot: Option<Spot>) -> impl Iterator<Item = Spot> + '_ {
+        let turns = self.turns.range((spot.map_or(Unbounded, |it| Included(it.turn)), Unbounded));
+        turns.flat_map(move |turn| {
+            let last = spot.filter(|it| it.turn == *turn);
+            let past = last.map_or(Unbounded, |it| Excluded(it.place));
+            let group = self.groups.get(&(turn.0, turn.2)).into_iter();
+            let places = group.flat_map(move |group| group.range((past, Unbounded)));
+            places.map(|place| Spot { turn: *turn, place: *place })
+        })
+    }
+
+    /// Up to where lines behind the first were looked at, with what its tenant has had by now.
+    pub(super) fn looked(&self) -> Option<Spot> {
+        let Spot { turn: (level, _, tenant), place } = self.looked?;
+        Some(Spot { turn: (level, self.counters.of(tenant), tenant), place })
     }
 
     /// The same, with so many lines at most of each tenant at a level.

@@ -121,9 +121,9 @@ impl Sim {
         answer: &mut impl FnMut(Now, &SendOrder) -> Report,
     ) -> Event {
         match effect {
-            Effect::Load { batch, after } => {
+            Effect::Load { batch, after, limit } => {
                 let left = self.queue.iter().filter(|item| item.id > after);
-                Event::Loaded { batch, items: left.cloned().collect() }
+                Event::Loaded { batch, items: left.take(limit).cloned().collect() }
             }
             Effect::Reserve(rows) => Event::Reserved(rows.iter().map(|row| row.id).collect()),
             Effect::Send(order) => {

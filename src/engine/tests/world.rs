@@ -35,7 +35,7 @@ enum Coming {
     Event(Event),
     Reserved(Vec<NewAttempt>),
     ReserveFailed(Vec<AttemptId>),
-    Loaded(BatchId, i64),
+    Loaded(BatchId, i64, usize),
     Settled(Vec<Settlement>),
     Refused(QueuedItem),
     Swept(BatchId, bool),
@@ -365,13 +365,13 @@ impl World {
 
     fn execute(&mut self, effect: Effect) {
         match effect {
-            Effect::Load { batch, after } => {
+            Effect::Load { batch, after, limit } => {
                 self.loads.push((self.now.boot.0, batch, after));
                 if self.loads_to_fail > 0 {
                     self.loads_to_fail -= 1;
                     self.commit(Coming::Event(Event::LoadFailed(batch)));
                 } else {
-                    self.commit(Coming::Loaded(batch, after));
+                    self.commit(Coming::Loaded(batch, after, limit));
                 }
             }
             Effect::Reserve(rows) if self.reserves_to_fail > 0 => {
@@ -486,10 +486,10 @@ impl World {
             Coming::ReserveFailed(ids) => {
                 Event::ReserveFailed { ids, reason: "no space left".to_owned() }
             }
-            Coming::Loaded(batch, after) => {
+            Coming::Loaded(batch, after, limit) => {
                 let rows = self.items.range(after.max(batch.item(0)) + 1..batch.item(u32::MAX));
                 let queued = rows.filter(|(_, item)| item.state == ItemState::Queued);
-                let page = queued.map(|(_, item)| item.queued.clone()).take(caps::READY_PAGE);
+                let page = queued.map(|(_, item)| item.queued.clone()).take(limit);
                 Event::Loaded { batch, items: page.collect() }
             }
             Coming::Settled(rows) => {
@@ -631,6 +631,9 @@ impl World {
             assert!(ready.is_err(), "item {id} is in two places");
         }
         for (id, job) in &engine.jobs {
+            let put_back = job.requeue.as_ref().is_some_and(|(_, ordered)| *ordered);
+            let over = job.setup.remaining == 0 || job.setup.stopped.is_some();
+            assert!(job.is_busy() || put_back || !over, "{id:?} is over and was overlooked");
             let order = job.ready.iter().map(|item| item.id);
             assert!(order.is_sorted_by(|one, next| one < next), "{id:?} is out of order");
             let flying = engine.flights.values().filter(|flight| flight.batch == *id).count();

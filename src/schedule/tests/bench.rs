@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) firm: BTreeMap<BucketId, (Weights, bool)>,
     /// How long an answer takes. 0: it is there at once, and its end is known to the window.
     pub(super) latency: u64,
+    /// How often lines were asked for what they offer.
+    pub(super) peeks: usize,
     /// Who is under way, by the time of the answer.
     open: BTreeMap<(u64, AttemptId), Weights>,
     zero: UnixMs,
@@ -153,6 +155,7 @@ impl Bench {
             not_now: BTreeSet::new(),
             firm: BTreeMap::new(),
             latency: 0,
+            peeks: 0,
             open: BTreeMap::new(),
             zero,
             next: 1,
@@ -332,6 +335,7 @@ impl Prompt {
 
 impl Supply for World {
     fn peek(&mut self, line: LineId, nth: usize, now: Now) -> Peek {
+        self.peeks += 1;
         let Some(queue) = self.lines.get(&line) else { return Peek::Nothing };
         if queue.loading {
             return Peek::Loading;

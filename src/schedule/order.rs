@@ -118,16 +118,13 @@ impl Schedule {
     /// A line may have something to offer: it is asked at the next tick. While it rested it could
     /// not be served, and does not age for it.
     pub fn rouse(&mut self, id: LineId, now: BootMs) {
-        let Some(standing) = self.lines.get(&id).filter(|it| it.rest != Rest::Awake) else {
-            return;
-        };
-        let (since, slept) =
-            (standing.unserved_since(now), matches!(standing.rest, Rest::Until(_)));
-        self.withdraw(id);
-        let standing = self.lines.get_mut(&id).expect("a line that was just seen");
-        standing.since = since;
-        if slept {
-            standing.level = standing.line.class;
+        let resting = self.lines.get(&id).is_some_and(|standing| standing.rest != Rest::Awake);
+        let Some(before) = resting.then(|| self.withdraw(id)).flatten() else { return };
+        if let Some(standing) = self.lines.get_mut(&id) {
+            standing.since = before.unserved_since(now);
+            if matches!(before.rest, Rest::Until(_)) {
+                standing.level = standing.line.class;
+            }
         }
         self.enter(id, Rest::Awake);
     }

@@ -197,18 +197,18 @@ impl Schedule {
     fn first_of(&mut self, bucket: BucketId, now: Now, supply: &mut impl Supply) -> First {
         let mut look = Look { spot: None, left: LINES_LOOKED_AT, elsewhere: None };
         let mut first = self.look(bucket, &mut look, now, supply);
-        let mut looked = None;
         if first.is_none() && look.left == 0 {
             let last = self.lanes.get(&bucket).and_then(Lane::looked);
             (look.spot, look.left) = (look.spot.max(last), LINES_BEHIND);
             first = self.look(bucket, &mut look, now, supply);
-            looked = if first.is_some() { last } else { look.spot.filter(|_| look.left == 0) };
             let on = now.boot.plus(LOOK_ON_MS);
             let behind = || Waiting::until(on, "many batches stand before it".to_owned());
             look.elsewhere.get_or_insert_with(behind).again = on;
         }
-        if let Some(lane) = self.lanes.get_mut(&bucket) {
-            lane.looked = looked;
+        if first.is_none()
+            && let Some(lane) = self.lanes.get_mut(&bucket)
+        {
+            lane.looked = look.spot.filter(|_| look.left == 0);
         }
         if let Some(first) = first {
             return first;

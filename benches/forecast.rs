@@ -116,7 +116,7 @@ fn snapshot(buckets: i64, lines: i64, items: u64, rpm: u64) -> Snapshot {
             routes: vec![Route { project, bucket, fallback: false }],
             patience_ms: 0,
         };
-        snapshot.schedule.add(LineId(id), line, START.boot);
+        snapshot.schedule.add(LineId(id), line, START.boot, START.boot);
         let runs = (0..items / 10).map(|run| {
             let tokens = [120, 900, 15_000, 4_000][usize::try_from(run % 4).unwrap_or(0)];
             let need = Weights { requests: 1, input_tokens: tokens, ..Weights::default() };

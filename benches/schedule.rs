@@ -98,7 +98,7 @@ fn fill(schedule: &mut Schedule, bucket: BucketId, after: i64) {
             routes: vec![Route { project: bucket.0, bucket, fallback: false }],
             patience_ms: 900_000,
         };
-        schedule.add(LineId(after + number), line, START.boot);
+        schedule.add(LineId(after + number), line, START.boot, START.boot);
     }
 }
 

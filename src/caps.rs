@@ -4,6 +4,16 @@
 /// Queued items held in memory for the batch whose turn it is; the rest stays in the database.
 pub(crate) const READY_PAGE: usize = 512;
 
+/// Queued items that are read of a batch of which nothing was started yet: thousands may wait.
+pub(crate) const READY_FIRST: usize = 32;
+
+/// Queued items of one batch held in memory where none of those that came first can go: they are
+/// bound to a project of the batch's pool that is shut, and what is behind them may go elsewhere.
+pub(crate) const READY_MAX: usize = 8 * READY_PAGE;
+
+/// Items of one batch waiting for a retry that are tried at a time: they wait for the same budget.
+pub(crate) const RETRIES_OFFERED_MAX: usize = 64;
+
 /// Items of one batch that may wait for a retry at the same time. Past it the batch starts nothing
 /// new: the provider is in trouble.
 pub(crate) const RETRY_WAITING_MAX: usize = 1_000;

@@ -13,16 +13,15 @@ use crate::api::{self, Api, BindError, Listener};
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, ImportError, Project};
+use crate::engine::Endpoints;
 use crate::engine::answers::Answers;
 use crate::engine::desk::{Desk, SharedRoutes};
 use crate::engine::eta::{Board, Summary};
 use crate::engine::intake::Intake;
-use crate::engine::routes as engine_routes;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
-use crate::engine::{BatchSetup, Endpoints, Event};
 use crate::spool::{Spool, SpoolError};
-use crate::store::{BatchState, SetLimit, Store, StoreError};
+use crate::store::{SetLimit, Store, StoreError};
 use crate::upstream::{Client, UpstreamError};
 
 /// What keeps a daemon from starting.
@@ -99,7 +98,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
     let now = clock::now();
     // The seed only spreads retries; boots and runs differ enough by their time.
-    let (engine, routes) = start::assemble(&config, &store, now, now.boot.0).await?;
+    let (mut engine, routes) = start::assemble(&config, &store, now, now.boot.0).await?;
 
     let (events, inbox) = mpsc::channel(caps::EVENTS_MAX);
     let (queries, questions) = mpsc::channel(64);
@@ -122,16 +121,8 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
         answers: Answers::start(store.reader().clone(), spool.clone()),
     };
     let board = shell.board.clone();
-    for batch in store.reader().unfinished_batches().await? {
-        if batch.state == BatchState::Open {
-            let reach = engine_routes::of_batch(&batch, &routes, &config);
-            let setup = Box::new(BatchSetup::of(&batch, reach)?);
-            // The engine's inbox is empty yet and holds more than there are open batches; a send
-            // past that waits for the engine, which is started below.
-            let events = events.clone();
-            tokio::spawn(async move { events.send(Event::BatchOpened(setup)).await });
-        }
-    }
+    // Before anybody can say something of them.
+    engine.open_all(store.reader(), &routes, &config, now).await?;
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let routes = SharedRoutes::new(routes);
     let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints);

@@ -180,6 +180,7 @@ impl Engine {
         }
         let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
             self.gate.void(id);
+            self.give_retry_back(flight);
             (now.boot, None)
         } else {
             let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");

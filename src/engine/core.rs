@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 
 use super::conclude;
 use super::estimate::uses_tools;
-use super::job::Job;
+use super::job::{Job, is_retry};
 use super::keys::KeyMemos;
 use super::state::{BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling};
 use crate::caps;
@@ -27,6 +27,8 @@ pub struct Engine {
     pub(super) projects: BTreeMap<i64, Project>,
     pub(super) lanes: BTreeMap<BucketId, Lane>,
     pub(super) jobs: BTreeMap<BatchId, Job>,
+    /// Batches that have changed since it was last looked whether they are over.
+    pub(super) touched: BTreeSet<BatchId>,
     /// Who goes next.
     pub(super) schedule: Schedule,
     /// What users hold by hand: project and quota group, `*` for all.
@@ -63,6 +65,7 @@ impl Engine {
             projects: BTreeMap::new(),
             lanes: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            touched: BTreeSet::new(),
             schedule: Schedule::default(),
             pauses: BTreeSet::new(),
             flights: BTreeMap::new(),
@@ -141,7 +144,7 @@ impl Engine {
             }
             Event::ReserveFailed { ids, reason } => {
                 for id in ids {
-                    self.unreserve(id);
+                    self.unreserve(now, id);
                 }
                 self.pause_for_store(now, reason);
             }
@@ -166,15 +169,15 @@ impl Engine {
                     self.write(&flight, conclusion)
                 }));
             }
-            Event::Counted { batch, item, tokens } => self.counted(batch, item, tokens),
+            Event::Counted { batch, item, tokens } => self.counted(now, batch, item, tokens),
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
-            Event::PauseBatch { batch, reason } => self.pause_batch(batch, reason),
+            Event::PauseBatch { batch, reason } => self.pause_batch(now, batch, reason),
             Event::Reprioritise { batch, priority, deadline } => {
                 self.reprioritise(now, batch, priority, deadline);
             }
             Event::RetryFailed { batch, done } => self.retry_failed(batch, done),
-            Event::Requeued { batch, count } => self.requeued(batch, &count),
+            Event::Requeued { batch, moved, error } => self.requeued(now, batch, moved, error),
             Event::Pauses(pauses) => self.hold(pauses),
             Event::Swept(batch) => self.swept(batch),
             Event::Closed(batch) => self.closed(batch),
@@ -265,17 +268,27 @@ impl Engine {
         }))
     }
 
+    /// Nothing was sent of a flight: what it took of the retries goes back.
+    pub(super) fn give_retry_back(&mut self, flight: &Flight) {
+        if is_retry(&flight.item)
+            && let Some(lane) = self.lanes.get_mut(&flight.bucket)
+        {
+            lane.budget.give_back();
+        }
+    }
+
     /// Takes back a reservation that was not written: as if it had never been.
-    fn unreserve(&mut self, id: AttemptId) {
+    fn unreserve(&mut self, now: Now, id: AttemptId) {
         self.gate.void(id);
         let Some(flight) = self.land(id) else { return };
+        self.give_retry_back(&flight);
         if let Some(job) = self.jobs.get_mut(&flight.batch) {
             job.open -= 1;
             job.open_nanos -= flight.est.spend_nanos;
             job.put_back(flight.item);
         }
         self.uncharge(flight.batch, flight.bucket, (&flight.est, &Weights::default()));
-        self.rouse(flight.batch);
+        self.rouse(flight.batch, now);
     }
 
     /// The request got through to the endpoint.

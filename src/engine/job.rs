@@ -19,7 +19,8 @@ pub(super) struct Job {
     pub(super) setup: BatchSetup,
     pub(super) tenant: TenantId,
     pub(super) cursor: i64,
-    pub(super) loading: bool,
+    /// How many items the page has that is being read.
+    pub(super) loading: Option<usize>,
     pub(super) exhausted: bool,
     pub(super) ready: VecDeque<QueuedItem>,
     /// By when they are due. Waits are intervals: a wall clock that is set back does not make them
@@ -71,7 +72,7 @@ impl Job {
             setup,
             tenant,
             cursor: 0,
-            loading: false,
+            loading: None,
             exhausted: false,
             ready: VecDeque::new(),
             retries: BTreeMap::new(),
@@ -122,6 +123,11 @@ impl Job {
         not_before.map(|at| now.boot_at(at))
     }
 
+    /// Whether something of it is under way that is waited for before it ends.
+    pub(super) fn is_busy(&self) -> bool {
+        self.closing || self.open > 0 || self.loading.is_some()
+    }
+
     /// Whether nothing of it may be started, for as long as nobody says otherwise.
     pub(super) fn is_shut(&self) -> bool {
         let setup = &self.setup;
@@ -130,11 +136,12 @@ impl Job {
 
     /// What stands at the `nth` place of its queue: what is due to be tried again, what has not
     /// been tried, and at the end what goes alone.
-    /// While no retry is allowed, those are passed over.
+    /// While no retry is allowed, those are passed over, and never are all of many offered: where
+    /// the first may not go, the others may not either.
     pub(super) fn offer(&self, nth: usize, retries: bool, now: Now) -> Offer<'_> {
         let due = self.retries.range(..=(now.boot, i64::MAX));
         let mut passed = 0;
-        let due = due.take(if retries { usize::MAX } else { 0 });
+        let due = due.take(if retries { caps::RETRIES_OFFERED_MAX } else { 0 });
         for (_, item) in due {
             if passed == nth {
                 return Offer::Item(item);
@@ -142,7 +149,7 @@ impl Job {
             passed += 1;
         }
         if self.retries.len() >= caps::RETRY_WAITING_MAX {
-            return self.later(now);
+            return self.later(retries, now);
         }
         if let Some(item) = self.ready.get(nth - passed) {
             return Offer::Item(item);
@@ -153,12 +160,17 @@ impl Job {
         let alone = nth == 0 && self.open == 0 && self.retries.is_empty();
         match self.suspects.first_key_value().filter(|_| alone) {
             Some((_, item)) => Offer::Item(item),
-            None if !retries => Offer::Later(now.boot.plus(caps::RETRY_LOOK_MS)),
-            None => self.later(now),
+            None => self.later(retries, now),
         }
     }
 
-    fn later(&self, now: Now) -> Offer<'static> {
+    /// When to look again at a batch of which only retries are left: soon where one is due and none
+    /// is allowed.
+    fn later(&self, retries: bool, now: Now) -> Offer<'static> {
+        let first = self.retries.first_key_value().map(|((at, _), _)| *at);
+        if !retries && first.is_some_and(|at| at <= now.boot) {
+            return Offer::Later(now.boot.plus(caps::RETRY_LOOK_MS));
+        }
         let mut waiting = self.retries.keys().map(|(at, _)| *at);
         waiting.find(|at| *at > now.boot).map_or(Offer::Nothing, Offer::Later)
     }
@@ -187,7 +199,19 @@ impl Job {
 
     /// Whether the next page should be read by now.
     pub(super) fn wants_page(&self) -> bool {
-        !self.exhausted && !self.loading && self.ready.len() < caps::READY_PAGE / 4
+        let page = if self.started.is_some() { caps::READY_PAGE } else { caps::READY_FIRST };
+        !self.exhausted && self.loading.is_none() && self.ready.len() < page / 4
+    }
+
+    /// How many items the next page has.
+    pub(super) fn page(&self) -> usize {
+        let is_first = self.cursor == 0 && self.started.is_none();
+        if is_first { caps::READY_FIRST } else { caps::READY_PAGE }
+    }
+
+    /// Whether another page may be read although none of what is held goes.
+    pub(super) fn may_hold_more(&self) -> bool {
+        !self.exhausted && self.loading.is_none() && self.ready.len() < caps::READY_MAX
     }
 
     /// Whether `nanos` more would take it over what it may cost.
@@ -195,4 +219,9 @@ impl Job {
         let most = self.setup.max_cost_nanos.unwrap_or(u64::MAX);
         self.setup.spent_nanos.saturating_add(self.open_nanos).saturating_add(nanos) > most
     }
+}
+
+/// Whether an item was tried before, and takes of its bucket's budget of retries.
+pub(super) fn is_retry(item: &QueuedItem) -> bool {
+    item.attempts > 0 || item.doubts > 0
 }

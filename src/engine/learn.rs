@@ -242,8 +242,8 @@ impl Engine {
         }
     }
 
-    /// Notices that the wall clock was set: what was known of the provider's clock is void, and a
-    /// day that has begun does not end by that.
+    /// Notices that the wall clock was set: what was known of the provider's clock is void, a day
+    /// that has begun does not end by that, and what waits for a time of day looks at it again.
     fn notice_step(&mut self, now: Now) {
         let boot = i64::try_from(now.boot.0).unwrap_or(i64::MAX);
         let skew = now.wall.0.saturating_sub(boot);
@@ -253,6 +253,7 @@ impl Engine {
             return;
         }
         tracing::warn!(step_ms = step, "the wall clock was set by {step} ms");
+        self.schedule.rouse_sleeping(now.boot);
         for (id, project) in &mut self.projects {
             project.clock.forget();
             let edges = DayEdges::default();

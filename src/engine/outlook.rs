@@ -222,7 +222,7 @@ impl Engine {
         (batch, rest)
     }
 
-    /// Enters the batches of the database in an engine that nobody runs.
+    /// Enters the batches of the database in an engine that nobody runs yet.
     ///
     /// # Errors
     /// When the database fails or holds what this version does not know.

@@ -1,6 +1,7 @@
 //! Starting what may go, and ending what is over. Who goes next is the schedule's to say.
 
 use super::core::Engine;
+use super::job::is_retry;
 use super::state::{Effect, Explained, Flight, Lane, Project, Question};
 use super::supply::{FAR, Round};
 use crate::caps;
@@ -201,7 +202,7 @@ impl Engine {
         job.open_nanos += est.spend_nanos;
         job.started = Some(now.boot);
         let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
-        if item.attempts > 0 || item.doubts > 0 {
+        if is_retry(&item) {
             lane.budget.spend();
         }
         let attempt = NewAttempt {
@@ -244,10 +245,8 @@ impl Engine {
 
     /// Ends the batches that are over: sweeps the stopped, finishes the answered.
     fn plan_endings(&mut self, effects: &mut Vec<Effect>) {
-        for (id, job) in &mut self.jobs {
-            if job.closing || job.open > 0 || job.loading {
-                continue;
-            }
+        for id in &std::mem::take(&mut self.touched) {
+            let Some(job) = self.jobs.get_mut(id).filter(|job| !job.is_busy()) else { continue };
             if let Some((_, ordered)) = &mut job.requeue {
                 if !std::mem::replace(ordered, true) {
                     effects.push(Effect::Requeue(*id));

@@ -133,7 +133,7 @@ impl Shell {
         let shell = self.clone();
         tokio::spawn(async move {
             let event = match effect {
-                Effect::Load { batch, after } => shell.load(batch, after).await,
+                Effect::Load { batch, after, limit } => shell.load(batch, after, limit).await,
                 Effect::Reserve(rows) => shell.reserve(rows).await,
                 Effect::Send(order) => shell.send(order).await,
                 Effect::Count(order) => shell.count(order).await,
@@ -142,9 +142,7 @@ impl Shell {
                 Effect::Sweep { batch, reason, cancelled } => {
                     shell.sweep(batch, reason, cancelled).await
                 }
-                Effect::Requeue(batch) => {
-                    Event::Requeued { batch, count: shell.requeue(batch).await }
-                }
+                Effect::Requeue(batch) => shell.requeue(batch).await,
                 Effect::Finish(batch) => shell.finish(batch).await,
                 Effect::Remember(memo) => {
                     persist("keeping what was learned", || shell.store.remember((*memo).clone()))
@@ -167,8 +165,8 @@ impl Shell {
         let _ = self.events.send(event).await;
     }
 
-    async fn load(&self, batch: BatchId, after: i64) -> Event {
-        let page = i64::try_from(caps::READY_PAGE).unwrap_or(i64::MAX);
+    async fn load(&self, batch: BatchId, after: i64, limit: usize) -> Event {
+        let page = i64::try_from(limit).unwrap_or(i64::MAX);
         match self.store.reader().queued(batch, after, page).await {
             Ok(items) => Event::Loaded { batch, items },
             Err(error) => {
@@ -358,8 +356,18 @@ impl Shell {
         Event::Swept(batch)
     }
 
-    async fn requeue(&self, batch: BatchId) -> Result<u64, String> {
-        self.store.requeue_failed(batch).await.map_err(|error| chain(&error))
+    async fn requeue(&self, batch: BatchId) -> Event {
+        let requeued = self.store.requeue_failed(batch).await;
+        let error = requeued.error.map(|error| chain(&error));
+        if let Some(error) = &error {
+            tracing::error!(
+                batch.id = batch.0,
+                items = requeued.moved,
+                error,
+                "cannot put all failed items back into the queue"
+            );
+        }
+        Event::Requeued { batch, moved: requeued.moved, error }
     }
 
     async fn finish(&self, batch: BatchId) -> Event {

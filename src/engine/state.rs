@@ -143,12 +143,14 @@ pub enum Event {
         /// Up to which day, not included; `None` when an open attempt stood in the way.
         before: Option<NaiveDate>,
     },
-    /// They are in the queue, or could not be put there.
+    /// Failed items are in the queue again, or not all of them.
     Requeued {
         /// Of which batch.
         batch: BatchId,
-        /// How many.
-        count: Result<u64, String>,
+        /// How many are, durably: also when the others could not be put there.
+        moved: u64,
+        /// Why the others are not.
+        error: Option<String>,
     },
     /// A project's limits are others now.
     Limits(Box<NewLimits>),
@@ -215,6 +217,8 @@ pub enum Effect {
         batch: BatchId,
         /// After which item.
         after: i64,
+        /// How many at most.
+        limit: usize,
     },
     /// Make reservations durable, then say so.
     Reserve(Vec<NewAttempt>),

@@ -2,7 +2,7 @@
 
 use super::core::Engine;
 use super::estimate::is_of_project;
-use super::job::Offer;
+use super::job::{Job, Offer, is_retry};
 use super::plan::{ask, open_end};
 use super::state::Effect;
 use crate::caps;
@@ -35,17 +35,46 @@ impl Round<'_> {
     /// Orders the next page of a batch's queue, unless it is being read.
     fn load(&mut self, batch: BatchId) {
         let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
-        if !std::mem::replace(&mut job.loading, true) {
-            self.effects.push(Effect::Load { batch, after: job.cursor });
+        if job.loading.is_none() {
+            let limit = job.page();
+            job.loading = Some(limit);
+            self.effects.push(Effect::Load { batch, after: job.cursor, limit });
         }
     }
 
-    fn offered(&self, batch: BatchId, item: &QueuedItem) -> Peek {
+    fn offered(&self, batch: BatchId, item: &QueuedItem) -> Item {
+        Item { id: item.id, pinned: self.pinned(batch, item) }
+    }
+
+    /// The one project of several that an item may go to, if it names what only that one has.
+    fn pinned(&self, batch: BatchId, item: &QueuedItem) -> Option<i64> {
+        let routes = &self.engine.jobs[&batch].setup.routes;
+        let owner = routes.first().map(|route| route.project);
+        owner.filter(|_| routes.len() > 1 && is_of_project(item))
+    }
+
+    /// Whether something that was tried before may go somewhere.
+    fn retries(&self, job: &Job) -> bool {
+        let lanes = job.setup.routes.iter().filter_map(|it| self.engine.lanes.get(&it.bucket));
+        lanes.into_iter().any(|lane| lane.in_flight == 0 || lane.budget.allows())
+    }
+
+    /// Whether nothing of a batch comes before this item.
+    fn is_next(&self, batch: BatchId, item: i64, now: Now) -> bool {
         let job = &self.engine.jobs[&batch];
-        let several = job.setup.routes.len() > 1;
-        let owner = job.setup.routes.first().map(|route| route.project);
-        let pinned = owner.filter(|_| several && is_of_project(item));
-        Peek::Item(Item { id: item.id, pinned })
+        matches!(job.offer(0, self.retries(job), now), Offer::Item(next) if next.id == item)
+    }
+
+    /// Whether an item costs more than its batch may spend, wherever it goes.
+    fn is_too_dear(&mut self, batch: BatchId, item: &QueuedItem, now: Now) -> bool {
+        let pinned = self.pinned(batch, item);
+        let mut routes = self.engine.jobs[&batch].setup.routes.clone();
+        routes.retain(|route| pinned.is_none_or(|project| project == route.project));
+        routes.retain(|route| self.engine.lanes.contains_key(&route.bucket));
+        routes.iter().all(|route| {
+            let need = self.engine.weights(route.bucket, &route.model, item, now);
+            self.engine.jobs[&batch].would_cost_too_much(need.spend_nanos)
+        })
     }
 }
 
@@ -61,12 +90,14 @@ impl Supply for Round<'_> {
             return Peek::Later(until);
         }
         let job = &self.engine.jobs[&batch];
-        let wanted = job.wants_page();
-        let lanes = job.setup.routes.iter().filter_map(|it| self.engine.lanes.get(&it.bucket));
-        let retries = lanes.into_iter().any(|lane| lane.in_flight == 0 || lane.budget.allows());
-        let peek = match job.offer(nth, retries, now) {
-            Offer::Item(item) => self.offered(batch, item),
-            Offer::Page => Peek::Loading,
+        let mut wanted = job.wants_page();
+        let peek = match job.offer(nth, self.retries(job), now) {
+            Offer::Item(item) => Peek::Item(self.offered(batch, item)),
+            Offer::Page => {
+                // What is held may wait for a project that is shut, and what is behind it need not.
+                wanted |= job.may_hold_more();
+                Peek::Loading
+            }
             Offer::Later(at) => Peek::Later(at),
             Offer::Nothing => Peek::Nothing,
         };
@@ -82,10 +113,7 @@ impl Supply for Round<'_> {
         if job.is_shut() || job.rests_until(now).is_some() {
             return None;
         }
-        match self.offered(batch, job.find(item, now)?) {
-            Peek::Item(item) => Some(item),
-            Peek::Loading | Peek::Later(_) | Peek::Nothing => None,
-        }
+        Some(self.offered(batch, job.find(item, now)?))
     }
 
     fn ready(&mut self, line: LineId, item: Item, route: &Route, now: Now) -> Readiness {
@@ -97,8 +125,7 @@ impl Supply for Round<'_> {
             return Readiness::Waits(open_end(now), reason);
         }
         let sender = &self.engine.lanes[&route.bucket];
-        let again = item.attempts > 0 || item.doubts > 0;
-        if again && sender.in_flight > 0 && !sender.budget.allows() {
+        if is_retry(&item) && sender.in_flight > 0 && !sender.budget.allows() {
             return Readiness::NotNow;
         }
         if self.engine.count_ahead(route.bucket, batch, &item, now, self.effects) {
@@ -106,9 +133,16 @@ impl Supply for Round<'_> {
         }
         let model = self.engine.model_of(batch, route.bucket);
         let need = self.engine.weights(route.bucket, &model, &item, now);
-        if self.engine.jobs[&batch].would_cost_too_much(need.spend_nanos) {
-            self.spent.push(batch);
-            return Readiness::Unknown;
+        let job = &self.engine.jobs[&batch];
+        if job.would_cost_too_much(need.spend_nanos) {
+            if job.open > 0 {
+                // That may turn out to cost less.
+                return Readiness::Unknown;
+            }
+            if self.is_next(batch, item.id, now) && self.is_too_dear(batch, &item, now) {
+                self.spent.push(batch);
+            }
+            return Readiness::TooDear;
         }
         Readiness::Needs(need)
     }

@@ -10,6 +10,7 @@ mod faults;
 mod keys;
 mod learning;
 mod order;
+mod retries;
 mod routes;
 mod sharing;
 mod starts;

@@ -220,9 +220,10 @@ impl Forecast {
     #[must_use]
     pub fn of(snapshot: Snapshot, starts_most: usize) -> Self {
         let groups = groups(&snapshot);
+        let now = snapshot.now.boot;
         let (mut world, mut schedule) = World::new(snapshot);
         for line in world.lines() {
-            schedule.rouse(line);
+            schedule.rouse(line, now);
         }
         let cut = run(&mut world, &mut schedule, &groups, starts_most);
         world.finish(&schedule, &groups, cut)

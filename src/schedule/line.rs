@@ -56,8 +56,8 @@ pub(super) enum Rest {
     Awake,
     /// Not before.
     Until(BootMs),
-    /// Not before it is roused.
-    Dormant,
+    /// Not before it is roused; so since this instant.
+    Dormant(BootMs),
 }
 
 /// Smaller ones come first.
@@ -70,8 +70,20 @@ impl Standing {
         (self.level == self.line.class, self.line.deadline.unwrap_or(UnixMs(i64::MAX)), id)
     }
 
-    /// When it counts as one class better.
+    /// Since when nothing of it went, without the time in which it had nothing to offer.
+    pub(super) fn unserved_since(&self, now: BootMs) -> BootMs {
+        match self.rest {
+            Rest::Awake => self.since,
+            Rest::Until(at) => self.since.max(at.min(now)),
+            Rest::Dormant(from) => self.since.plus(from.max(self.since).until(now)),
+        }
+    }
+
+    /// When it counts as one class better; never while it waits to be roused.
     pub(super) fn ages_at(&self) -> Option<BootMs> {
+        if matches!(self.rest, Rest::Dormant(_)) {
+            return None;
+        }
         let aged = u64::from(self.line.class - self.level) + 1;
         (self.level > 0).then(|| self.since.plus(aged * AGEING_MS))
     }

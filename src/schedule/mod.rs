@@ -10,6 +10,7 @@
 //! asks its [`Supply`]: the daemon, the forecast and the simulations each have one, and the rule is
 //! the same for all.
 
+mod backfill;
 mod fair;
 pub mod forecast;
 mod line;

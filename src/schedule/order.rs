@@ -2,6 +2,7 @@
 //! on how many wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::fair::{Counters, Service, TenantId};
 use super::line::{Line, LineId, Place, Rest, Standing};
@@ -24,6 +25,26 @@ pub struct Schedule {
     pub(super) loosened: BTreeSet<BucketId>,
 }
 
+/// The turn of a tenant at a level: the least served comes first.
+type Turn = (u8, Service, TenantId);
+
+/// Where a line stands in the order of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    turn: Turn,
+    place: Place,
+}
+
+impl Spot {
+    pub(super) fn level(&self) -> u8 {
+        self.turn.0
+    }
+
+    pub(super) fn line(&self) -> LineId {
+        self.place.2
+    }
+}
+
 /// The order of one bucket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
@@ -31,12 +52,14 @@ pub(super) struct Lane {
     /// then who came first.
     groups: BTreeMap<(u8, TenantId), BTreeSet<Place>>,
     /// The tenants of each level, least served first.
-    turns: BTreeSet<(u8, Service, TenantId)>,
+    turns: BTreeSet<Turn>,
     /// Lines of each tenant in `groups`.
     active: BTreeMap<TenantId, u32>,
     counters: Counters,
     /// Who waits for room, by level: one each, of which the best keeps it reserved.
     pub(super) heads: BTreeMap<u8, Head>,
+    /// Up to where lines were looked at that stand too far behind to be looked at in each tick.
+    pub(super) looked: Option<Spot>,
 }
 
 impl Schedule {
@@ -64,13 +87,13 @@ impl Schedule {
 
     /// Enters a line, of which nothing went since `since`. One that is known is replaced, at its
     /// old age.
-    pub fn add(&mut self, id: LineId, line: Line, since: BootMs) {
-        let since = self.lines.get(&id).map_or(since, |known| known.since);
+    pub fn add(&mut self, id: LineId, line: Line, since: BootMs, now: BootMs) {
+        let since = self.lines.get(&id).map_or(since, |known| known.unserved_since(now));
         self.remove(id);
         let level = line.class;
-        let standing = Standing { line, since, level, rest: Rest::Dormant };
+        let standing = Standing { line, since, level, rest: Rest::Dormant(now) };
         self.lines.insert(id, standing);
-        self.rouse(id);
+        self.rouse(id, now);
     }
 
     /// Takes a line out.
@@ -92,34 +115,38 @@ impl Schedule {
         self.lines.contains_key(&id)
     }
 
-    /// A line may have something to offer: it is asked at the next tick.
-    pub fn rouse(&mut self, id: LineId) {
-        let Some(standing) = self.lines.get(&id) else { return };
-        let slept_until = match standing.rest {
-            Rest::Awake => return,
-            Rest::Until(at) => Some(at),
-            Rest::Dormant => None,
-        };
-        self.wake(id, slept_until);
+    /// A line may have something to offer: it is asked at the next tick. While it rested it could
+    /// not be served, and does not age for it.
+    pub fn rouse(&mut self, id: LineId, now: BootMs) {
+        let resting = self.lines.get(&id).is_some_and(|standing| standing.rest != Rest::Awake);
+        let Some(before) = resting.then(|| self.withdraw(id)).flatten() else { return };
+        if let Some(standing) = self.lines.get_mut(&id) {
+            standing.since = before.unserved_since(now);
+            if matches!(before.rest, Rest::Until(_)) {
+                standing.level = standing.line.class;
+            }
+        }
+        self.enter(id, Rest::Awake);
+    }
+
+    /// All lines that rest until an instant are asked at the next tick: it was reckoned with a
+    /// clock that was set since.
+    pub fn rouse_sleeping(&mut self, now: BootMs) {
+        let sleeping: Vec<_> = self.sleeping.iter().map(|(_, id)| *id).collect();
+        for id in sleeping {
+            self.rouse(id, now);
+        }
     }
 
     /// A line has nothing to offer before `until`, or before it is roused.
-    pub(super) fn rest(&mut self, id: LineId, until: Option<BootMs>) {
-        if self.withdraw(id).is_some() {
-            self.enter(id, until.map_or(Rest::Dormant, Rest::Until));
-        }
-    }
-
-    /// Puts a line into the order. While it slept it could not be served, and does not age for it.
-    fn wake(&mut self, id: LineId, slept_until: Option<BootMs>) {
-        self.withdraw(id);
-        if let Some(at) = slept_until
-            && let Some(standing) = self.lines.get_mut(&id)
-        {
-            standing.since = standing.since.max(at);
-            standing.level = standing.line.class;
-        }
-        self.enter(id, Rest::Awake);
+    pub fn rest(&mut self, id: LineId, until: Option<BootMs>, now: BootMs) {
+        let Some(standing) = self.withdraw(id) else { return };
+        let rest = match (until, standing.rest) {
+            (Some(until), _) => Rest::Until(until),
+            (None, Rest::Dormant(from)) => Rest::Dormant(from),
+            (None, Rest::Awake | Rest::Until(_)) => Rest::Dormant(now),
+        };
+        self.enter(id, rest);
     }
 
     /// Lets time pass: lines age and wake.
@@ -128,9 +155,7 @@ impl Schedule {
             && at <= now
         {
             self.sleeping.remove(&(at, id));
-            if self.lines.contains_key(&id) {
-                self.wake(id, Some(at));
-            }
+            self.rouse(id, now);
         }
         while let Some(&(at, id)) = self.ages.first()
             && at <= now
@@ -236,7 +261,7 @@ impl Schedule {
     /// How long nothing of a line went, at `now`.
     #[must_use]
     pub fn unserved_ms(&self, id: LineId, now: BootMs) -> Option<u64> {
-        self.lines.get(&id).map(|standing| standing.since.until(now))
+        self.lines.get(&id).map(|standing| standing.unserved_since(now).until(now))
     }
 
     /// The first of the order in a bucket.
@@ -285,7 +310,7 @@ impl Schedule {
             Rest::Until(at) => {
                 self.sleeping.remove(&(at, id));
             }
-            Rest::Dormant => {}
+            Rest::Dormant(_) => {}
         }
         Some(standing)
     }
@@ -307,7 +332,7 @@ impl Schedule {
             Rest::Until(at) => {
                 self.sleeping.insert((at, id));
             }
-            Rest::Dormant => {}
+            Rest::Dormant(_) => {}
         }
     }
 }
@@ -321,6 +346,24 @@ impl Lane {
     /// Every line that may have something to offer, in order, with its level and tenant.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (u8, TenantId, LineId)> + '_ {
         self.few_in_order(usize::MAX)
+    }
+
+    /// The same lines behind a spot, or all.
+    pub(super) fn behind(&self, spot: Option<Spot>) -> impl Iterator<Item = Spot> + '_ {
+        let turns = self.turns.range((spot.map_or(Unbounded, |it| Included(it.turn)), Unbounded));
+        turns.flat_map(move |turn| {
+            let last = spot.filter(|it| it.turn == *turn);
+            let past = last.map_or(Unbounded, |it| Excluded(it.place));
+            let group = self.groups.get(&(turn.0, turn.2)).into_iter();
+            let places = group.flat_map(move |group| group.range((past, Unbounded)));
+            places.map(|place| Spot { turn: *turn, place: *place })
+        })
+    }
+
+    /// Up to where lines behind the first were looked at, with what its tenant has had by now.
+    pub(super) fn looked(&self) -> Option<Spot> {
+        let Spot { turn: (level, _, tenant), place } = self.looked?;
+        Some(Spot { turn: (level, self.counters.of(tenant), tenant), place })
     }
 
     /// The same, with so many lines at most of each tenant at a level.

@@ -78,4 +78,9 @@ impl Budget {
     pub fn spend(&mut self) {
         self.saved = self.saved.saturating_sub(RETRY_COST);
     }
+
+    /// A retry did not go after all.
+    pub fn give_back(&mut self) {
+        self.saved = (self.saved + RETRY_COST).min(SAVED_MOST);
+    }
 }

@@ -94,6 +94,7 @@ impl Schedule {
                     offers.unknown = true;
                     continue;
                 }
+                Readiness::TooDear => continue,
                 Readiness::NotNow => {
                     offers.not_now = true;
                     continue;

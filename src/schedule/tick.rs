@@ -1,23 +1,19 @@
-//! One tick of a bucket: start what may go, keep the head's place, let others past it where that
-//! costs it nothing (EASY backfill, design/quota-rules.md, 6.2).
+//! One tick of a bucket: start what may go, keep the head's place, and let others past it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::fair::TenantId;
+use super::backfill::Backfill;
 use super::line::{LineId, Route};
-use super::order::Schedule;
+use super::order::{Lane, Schedule, Spot};
 use super::route::Placement;
 use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, Weights};
 use crate::gate::verdict::{Beside, Verdict, Wait};
 use crate::gate::window::AttemptId;
 
-/// Prompts that are tried past a head in one tick, in all and of one tenant.
-const BACKFILL_TRIED: u32 = 200;
-const BACKFILL_TRIED_OF_TENANT: u32 = 20;
-
-/// Lines that are looked at in one tick before it gives up finding one that waits here.
-const LINES_LOOKED_AT: usize = 10_000;
+/// Lines that are looked at in each tick for one that can go here, from the first; how many of
+/// those behind them are, where the last tick ended; and when the next ones are, in milliseconds.
+pub(super) const LINES_LOOKED_AT: usize = 10_000;
+pub(super) const LINES_BEHIND: usize = 2_000;
+const LOOK_ON_MS: u64 = 1_000;
 
 /// Lines that are taken from the order at a time.
 const LINES_AT_ONCE: usize = 32;
@@ -57,6 +53,8 @@ pub enum Readiness {
     Needs(Weights),
     /// Not known yet what it needs: its line waits, others go on.
     Unknown,
+    /// Its line may not spend so much: only another route may do.
+    TooDear,
     /// Not this one now: others of its line go on.
     NotNow,
     /// It waits for something besides quota, and whoever comes after it too.
@@ -197,41 +195,64 @@ impl Schedule {
     /// Looks at the first of the order: a head that waits already, or else the first that is here
     /// at all.
     fn first_of(&mut self, bucket: BucketId, now: Now, supply: &mut impl Supply) -> First {
-        let mut elsewhere: Option<Waiting> = None;
-        let mut passed = 0;
-        loop {
-            let lane = self.lanes.get(&bucket).filter(|_| passed < LINES_LOOKED_AT);
-            let next: Vec<_> = lane.map_or_else(Vec::new, |lane| {
-                lane.in_order().skip(passed).take(LINES_AT_ONCE).collect()
-            });
-            let end = next.len() < LINES_AT_ONCE;
-            for (level, _, line) in next {
-                // It keeps its place, unless a better class comes before it.
-                while self.head_level(bucket).is_some_and(|kept| kept <= level) {
-                    if let Some(first) = self.waiting_head(bucket, now, supply) {
-                        return first;
-                    }
-                }
-                match self.first_of_line(bucket, line, now, supply) {
-                    Tried::First(first) => return first,
-                    Tried::Next | Tried::NextLine => passed += 1,
-                    Tried::Elsewhere(waiting) => {
-                        passed += 1;
-                        elsewhere.get_or_insert(waiting);
-                    }
-                    Tried::Rests => {}
-                }
-            }
-            if end || passed >= LINES_LOOKED_AT {
-                break;
-            }
+        let mut look = Look { spot: None, left: LINES_LOOKED_AT, elsewhere: None };
+        let mut first = self.look(bucket, &mut look, now, supply);
+        if first.is_none() && look.left == 0 {
+            let last = self.lanes.get(&bucket).and_then(Lane::looked);
+            (look.spot, look.left) = (look.spot.max(last), LINES_BEHIND);
+            first = self.look(bucket, &mut look, now, supply);
+            let on = now.boot.plus(LOOK_ON_MS);
+            let behind = || Waiting::until(on, "many batches stand before it".to_owned());
+            look.elsewhere.get_or_insert_with(behind).again = on;
+        }
+        if first.is_none()
+            && let Some(lane) = self.lanes.get_mut(&bucket)
+        {
+            lane.looked = look.spot.filter(|_| look.left == 0);
+        }
+        if let Some(first) = first {
+            return first;
         }
         while self.head_level(bucket).is_some() {
             if let Some(first) = self.waiting_head(bucket, now, supply) {
                 return first;
             }
         }
-        First::Stop(elsewhere)
+        First::Stop(look.elsewhere)
+    }
+
+    /// Looks for the first that is here at all behind a spot of the order, until that many lines
+    /// were passed.
+    fn look(
+        &mut self,
+        bucket: BucketId,
+        look: &mut Look,
+        now: Now,
+        supply: &mut impl Supply,
+    ) -> Option<First> {
+        while look.left > 0 {
+            let lane = self.lanes.get(&bucket)?;
+            let next: Vec<_> = lane.behind(look.spot).take(LINES_AT_ONCE.min(look.left)).collect();
+            look.spot = Some(*next.last()?);
+            for spot in next {
+                // It keeps its place, unless a better class comes before it.
+                while self.head_level(bucket).is_some_and(|kept| kept <= spot.level()) {
+                    if let Some(first) = self.waiting_head(bucket, now, supply) {
+                        return Some(first);
+                    }
+                }
+                match self.first_of_line(bucket, spot.line(), now, supply) {
+                    Tried::First(first) => return Some(first),
+                    Tried::Next | Tried::NextLine => look.left -= 1,
+                    Tried::Elsewhere(waiting) => {
+                        look.left -= 1;
+                        look.elsewhere.get_or_insert(waiting);
+                    }
+                    Tried::Rests => {}
+                }
+            }
+        }
+        None
     }
 
     /// Looks at the first prompt of a line that can be asked for.
@@ -254,11 +275,11 @@ impl Schedule {
                 },
                 Peek::Loading if nth == 0 => return Tried::First(First::Stop(None)),
                 Peek::Later(at) if nth == 0 => {
-                    self.rest(line, Some(at));
+                    self.rest(line, Some(at), now.boot);
                     return Tried::Rests;
                 }
                 Peek::Nothing if nth == 0 => {
-                    self.rest(line, None);
+                    self.rest(line, None, now.boot);
                     return Tried::Rests;
                 }
                 Peek::Loading | Peek::Later(_) | Peek::Nothing => return Tried::Next,
@@ -352,7 +373,7 @@ impl Schedule {
         }
     }
 
-    fn start(
+    pub(super) fn start(
         &mut self,
         line: LineId,
         item: Item,
@@ -417,106 +438,15 @@ impl Schedule {
             supply.set_firm(bucket, Some((*need, waited >= WHOLE_AFTER_MS)));
         }
     }
+}
 
-    /// Starts what fits now and does not make the head wait longer. Returns what besides quota
-    /// stopped it.
-    fn backfill(
-        &mut self,
-        backfill: &mut Backfill,
-        now: Now,
-        supply: &mut impl Supply,
-    ) -> Option<Waiting> {
-        let mut tried = Tries::default();
-        backfill.staying = self.passed(backfill, None, supply);
-        // What has no room for the smallest prompt there is has none for any.
-        let smallest = Weights { requests: 1, ..Weights::default() };
-        if !backfill.admits(&smallest, now, supply) {
-            return None;
-        }
-        while let Some((line, item, need)) = self.candidate(backfill, &mut tried, now, supply) {
-            let route = self.route_to(line, backfill.bucket)?;
-            let attempt = self.start(line, item, &route, &need, now, supply);
-            backfill.staying = self.passed(backfill, Some(attempt), supply);
-            if let Some(waiting) = supply.hindrance(backfill.bucket, now) {
-                return Some(waiting);
-            }
-        }
-        None
-    }
-
-    /// What has gone past the head and is there longer than what it waits for.
-    fn passed(
-        &mut self,
-        backfill: &Backfill,
-        attempt: Option<AttemptId>,
-        supply: &impl Supply,
-    ) -> Weights {
-        let lane = self.lanes.entry(backfill.bucket).or_default();
-        let mut heads = lane.heads.values_mut();
-        let Some(head) = heads.find(|head| head.item == backfill.item) else {
-            return Weights::default();
-        };
-        head.passed.extend(attempt);
-        supply.unbound(&mut head.passed)
-    }
-
-    /// The next of the order that may go past the head.
-    fn candidate(
-        &mut self,
-        backfill: &Backfill,
-        tried: &mut Tries,
-        now: Now,
-        supply: &mut impl Supply,
-    ) -> Option<(LineId, Item, Weights)> {
-        let most = usize::try_from(BACKFILL_TRIED).unwrap_or(usize::MAX);
-        let each = usize::try_from(BACKFILL_TRIED_OF_TENANT).unwrap_or(usize::MAX);
-        let order = self.lanes.get(&backfill.bucket)?.few_in_order(each);
-        let order: Vec<_> = order.take(most).collect();
-        for (_, tenant, line) in order {
-            let Some(route) = self.route_to(line, backfill.bucket) else { continue };
-            if route.fallback {
-                continue;
-            }
-            for nth in 0.. {
-                if !tried.may_try(tenant) {
-                    break;
-                }
-                let Peek::Item(item) = supply.peek(line, nth, now) else { break };
-                if !tried.seen.insert(item.id) {
-                    continue;
-                }
-                let elsewhere = item.pinned.is_some_and(|project| project != route.project);
-                if item.id == backfill.item || elsewhere {
-                    tried.count(tenant);
-                    continue;
-                }
-                let need = match supply.ready(line, item, &route, now) {
-                    Readiness::Needs(need) => need,
-                    Readiness::Unknown => break,
-                    Readiness::NotNow | Readiness::Waits(..) => {
-                        tried.count(tenant);
-                        continue;
-                    }
-                };
-                if !tried.is_hopeless(&need) {
-                    if backfill.admits(&need, now, supply) {
-                        return Some((line, item, need));
-                    }
-                    tried.failed.push(need);
-                }
-                tried.count(tenant);
-            }
-            if tried.in_all >= BACKFILL_TRIED {
-                return None;
-            }
-        }
-        None
-    }
-
-    fn route_to(&self, line: LineId, bucket: BucketId) -> Option<Route> {
-        let routes = &self.lines.get(&line)?.line.routes;
-        routes.iter().find(|route| route.bucket == bucket).copied()
-    }
+/// How far an order was looked through for one that can go here.
+struct Look {
+    spot: Option<Spot>,
+    /// Lines that may be passed still.
+    left: usize,
+    /// For what the first of them that goes elsewhere waits.
+    elsewhere: Option<Waiting>,
 }
 
 /// What became of a prompt that was tried as the first.
@@ -530,56 +460,4 @@ enum Tried {
     Rests,
     /// It waits for another bucket.
     Elsewhere(Waiting),
-}
-
-/// Whom nothing that goes past may delay.
-struct Backfill {
-    bucket: BucketId,
-    head: Weights,
-    /// When it fits, from all that is known.
-    until: BootMs,
-    item: i64,
-    staying: Weights,
-}
-
-impl Backfill {
-    /// Whether so much fits now, and the head fits no later if it goes.
-    fn admits(&self, need: &Weights, now: Now, supply: &mut impl Supply) -> bool {
-        if supply.check(self.bucket, need, &Beside::default(), now) != Verdict::Fits {
-            return false;
-        }
-        let beside = Beside { more: *need, staying: self.staying };
-        match supply.check(self.bucket, &self.head, &beside, now) {
-            Verdict::Fits => true,
-            Verdict::Wait(wait) => wait.until <= self.until,
-            Verdict::Never(_) => false,
-        }
-    }
-}
-
-/// What was tried in one tick.
-#[derive(Default)]
-struct Tries {
-    in_all: u32,
-    of_tenant: BTreeMap<TenantId, u32>,
-    failed: Vec<Weights>,
-    /// Which ones.
-    seen: BTreeSet<i64>,
-}
-
-impl Tries {
-    fn may_try(&self, tenant: TenantId) -> bool {
-        let of_tenant = self.of_tenant.get(&tenant).copied().unwrap_or(0);
-        self.in_all < BACKFILL_TRIED && of_tenant < BACKFILL_TRIED_OF_TENANT
-    }
-
-    fn count(&mut self, tenant: TenantId) {
-        self.in_all += 1;
-        *self.of_tenant.entry(tenant).or_insert(0) += 1;
-    }
-
-    /// Whether less than this was tried in vain.
-    fn is_hopeless(&self, need: &Weights) -> bool {
-        self.failed.iter().any(|failed| failed.is_within(need))
-    }
 }

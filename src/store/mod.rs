@@ -54,6 +54,15 @@ pub struct Store {
     _lock: std::sync::Arc<connect::Lock>,
 }
 
+/// What putting failed items back into their queue came to.
+#[derive(Debug)]
+pub struct Requeued {
+    /// How many are in the queue again, durably.
+    pub moved: u64,
+    /// Why the others are not.
+    pub error: Option<StoreError>,
+}
+
 impl Store {
     /// Opens the database for the life of a daemon: takes the lock, brings the schema up to date
     /// and notes the boot.
@@ -249,19 +258,36 @@ impl Store {
     }
 
     /// Puts the failed items of an open batch back into its queue, bad lines excepted, and says how
-    /// many. None of a batch that is over or stopped.
-    pub async fn requeue_failed(&self, id: BatchId) -> Result<u64, StoreError> {
-        let (mut after, mut moved) = (0, 0);
+    /// many. None of a batch that is over or stopped. What was put back before an error stays so.
+    pub async fn requeue_failed(&self, id: BatchId) -> Requeued {
+        let mut requeued = Requeued { moved: 0, error: None };
+        let mut after = 0;
         loop {
-            // Found beside the writer: few of many items may have failed.
-            let items = items::failed(&self.reader.pool, id, after).await?;
-            let Some(&last) = items.last() else { return Ok(moved) };
-            after = last;
-            moved += self
-                .writer
-                .bulk(move |conn| Box::pin(async move { items::requeue(conn, id, &items).await }))
-                .await?;
+            match self.requeue_slice(id, after).await {
+                Ok(None) => return requeued,
+                Ok(Some((last, moved))) => {
+                    after = last;
+                    requeued.moved += moved;
+                }
+                Err(error) => return Requeued { error: Some(error), ..requeued },
+            }
         }
+    }
+
+    /// The last of the failed items of a slice and how many were put back; `None` behind the last.
+    async fn requeue_slice(
+        &self,
+        id: BatchId,
+        after: i64,
+    ) -> Result<Option<(i64, u64)>, StoreError> {
+        // Found beside the writer: few of many items may have failed.
+        let items = items::failed(&self.reader.pool, id, after).await?;
+        let Some(&last) = items.last() else { return Ok(None) };
+        let moved = self
+            .writer
+            .bulk(move |conn| Box::pin(async move { items::requeue(conn, id, &items).await }))
+            .await?;
+        Ok(Some((last, moved)))
     }
 
     /// Notes that a user holds a project's quota group; `*` for all.

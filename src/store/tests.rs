@@ -193,3 +193,10 @@ fn settled(attempt: i64, item: Option<ItemUpdate>) -> Settlement {
 fn everything() -> UsageFilter {
     UsageFilter { since: UnixMs(0), until: UnixMs(i64::MAX), project: None, model: None }
 }
+
+/// Puts the failed items of a batch back, which must not fail.
+async fn put_back(store: &Store, batch: BatchId) -> u64 {
+    let requeued = store.requeue_failed(batch).await;
+    assert!(requeued.error.is_none(), "{:?}", requeued.error);
+    requeued.moved
+}

@@ -124,9 +124,9 @@ impl Sim {
         answer: &mut impl FnMut(Now, &SendOrder) -> Report,
     ) -> Event {
         match effect {
-            Effect::Load { batch, after } => {
+            Effect::Load { batch, after, limit } => {
                 let left = self.queue.iter().filter(|item| item.id > after);
-                Event::Loaded { batch, items: left.cloned().collect() }
+                Event::Loaded { batch, items: left.take(limit).cloned().collect() }
             }
             Effect::Reserve(rows) => Event::Reserved(rows.iter().map(|row| row.id).collect()),
             Effect::Send(order) => {
@@ -140,7 +140,7 @@ impl Sim {
                 self.settled.extend(rows);
                 Event::Settled(items)
             }
-            Effect::Requeue(batch) => Event::Requeued { batch, count: Ok(0) },
+            Effect::Requeue(batch) => Event::Requeued { batch, moved: 0, error: None },
             Effect::Seal { project, today } => Event::Sealed { project, before: Some(today) },
             Effect::Remember(_) => Event::Kept,
             Effect::KeepKey(_) => Event::KeyKept,

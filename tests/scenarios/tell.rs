@@ -84,7 +84,8 @@ impl Story {
             routes: routes.collect(),
             patience_ms: 900_000,
         };
-        self.schedule.add(id, line, self.stage.now(self.ms).boot);
+        let now = self.stage.now(self.ms).boot;
+        self.schedule.add(id, line, now, now);
     }
 
     pub(crate) fn weigh(&mut self, tenant: &str, weight: u32) {

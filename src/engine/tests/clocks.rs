@@ -4,6 +4,7 @@ use chrono::NaiveDate;
 
 use super::answers;
 use super::world::{World, batch, rpd, rpm, unix};
+use crate::engine::state::BatchSetup;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::MINUTE_MS;
 use crate::gate::units::{Class, KeyId, Weights};
@@ -195,4 +196,21 @@ fn an_old_permit_of_the_first_one_lets_another_go_first() {
     world.run_for(MINUTE_MS);
     assert_eq!(world.closed, [BatchId(1)]);
     assert_eq!(world.engine.gate.blocked(BucketId(1)), None);
+}
+
+/// It was to wait for hours by a clock that was wrong.
+#[test]
+fn a_batch_that_waits_for_a_time_of_day_goes_when_a_clock_set_right_says_so() {
+    let mut world = World::new();
+    world.proven();
+    world.bucket(1, 1, &[]);
+    let at = world.now.wall.plus(600 * MINUTE_MS);
+    world.open(BatchSetup { not_before: Some(at), ..batch(1, 1) }, 1);
+    world.run_for(MINUTE_MS);
+    assert_eq!(world.sent.len(), 0);
+    world.now.wall = at.minus(2 * MINUTE_MS);
+    world.run_for(MINUTE_MS);
+    assert_eq!(world.sent.len(), 0, "not yet");
+    world.run_for(2 * MINUTE_MS);
+    assert_eq!(world.closed, [BatchId(1)]);
 }

@@ -222,11 +222,26 @@ fn a_long_queue_is_read_page_by_page() {
     assert_eq!(world.count(1, ItemState::Succeeded), usize::try_from(count).expect("small"));
     assert_eq!(world.closed, [BatchId(1)]);
     let pages: Vec<_> = world.loads.iter().map(|(_, _, after)| after & 0xffff).collect();
-    assert_eq!(pages, [0, 512, 1024]);
+    assert_eq!(pages, [0, 32, 544, 1056]);
     let mut firsts = std::collections::BTreeSet::new();
     let firsts: Vec<u64> =
         world.sent.iter().map(|sent| sent.line).filter(|line| firsts.insert(*line)).collect();
     assert!(firsts.is_sorted(), "first attempts are in the order of the file");
+}
+
+/// Of a batch whose turn has not come little is held.
+#[test]
+fn of_batches_that_wait_only_the_first_items_are_read() {
+    let mut world = World::new();
+    world.proven();
+    world.bucket(1, 1, &[rpm(1)]);
+    for id in 1..=20 {
+        world.open(batch(id, 1), 600);
+    }
+    world.run_for(1_000);
+    let held = |id: i64| world.engine.jobs[&BatchId(id)].ready.len();
+    assert_eq!(held(1), caps::READY_FIRST - 1 + caps::READY_PAGE, "its turn has come");
+    assert!((2..=20).all(|id| held(id) <= caps::READY_FIRST));
 }
 
 /// A page that ends exactly with the queue.
@@ -234,10 +249,11 @@ fn a_long_queue_is_read_page_by_page() {
 fn a_queue_of_one_whole_page_ends() {
     let mut world = World::new();
     world.bucket(1, 1, &[]);
-    world.open(batch(1, 1), u32::try_from(caps::READY_PAGE).expect("small"));
+    let whole = caps::READY_FIRST + caps::READY_PAGE;
+    world.open(batch(1, 1), u32::try_from(whole).expect("small"));
     world.run_for(MINUTE_MS);
     assert_eq!(world.closed, [BatchId(1)]);
-    assert_eq!(world.loads.len(), 2);
+    assert_eq!(world.loads.len(), 3);
 }
 
 #[test]

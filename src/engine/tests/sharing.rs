@@ -4,10 +4,11 @@ use tokio::sync::oneshot;
 
 use super::answers::{self, Answer, overloaded};
 use super::world::{World, batch, rpd, rpm, to, tpm, unix};
+use crate::caps;
 use crate::engine::state::{BatchSetup, Event, RouteTo, SendOrder};
 use crate::gate::admit::BucketId;
 use crate::gate::limits::MINUTE_MS;
-use crate::store::{BatchId, ItemState};
+use crate::store::{BatchId, ItemState, TextWeight};
 
 fn of_tenant(id: i64, tenant: &str) -> BatchSetup {
     BatchSetup { tenant: tenant.to_owned(), ..batch(id, 1) }
@@ -134,6 +135,33 @@ fn a_paused_batch_starts_nothing_until_it_is_resumed() {
 }
 
 #[test]
+fn a_batch_does_not_grow_old_while_it_is_held() {
+    for blocked in [false, true] {
+        let mut world = world(&[rpm(1)]);
+        let pause = |reason: Option<&str>| Event::PauseBatch {
+            batch: BatchId(1),
+            reason: reason.map(str::to_owned),
+        };
+        world.open(BatchSetup { priority: 2, ..batch(1, 1) }, 3);
+        world.open(BatchSetup { priority: 0, ..batch(2, 1) }, 200);
+        if blocked {
+            world.tell(Event::Pauses(vec![("*".to_owned(), "*".to_owned())]));
+        }
+        world.run_for(MINUTE_MS);
+        world.tell(pause(Some("held by its user")));
+        world.run_for(40 * MINUTE_MS);
+        world.tell(Event::Reprioritise { batch: BatchId(1), priority: 2, deadline: None });
+        world.run_for(40 * MINUTE_MS);
+        world.tell(Event::Pauses(Vec::new()));
+        world.tell(pause(None));
+        world.run_for(3 * MINUTE_MS);
+        assert_eq!(sent(&world, 1), 0, "its turn comes when an hour has passed");
+        world.run_for(60 * MINUTE_MS);
+        assert!(sent(&world, 1) > 0);
+    }
+}
+
+#[test]
 fn what_is_held_by_hand_starts_nothing() {
     let mut world = world(&[]);
     world.bucket(2, 1, &[]);
@@ -238,6 +266,81 @@ fn a_batch_stops_before_it_costs_more_than_it_may() {
     assert!((2..20).contains(&done), "{done}");
     assert_eq!(world.count(1, ItemState::Failed), 20 - done);
     assert_eq!(world.sweeps, [(BatchId(1), false)]);
+}
+
+/// Where one route costs too much, another is taken.
+#[test]
+fn a_dear_route_is_no_reason_to_stop_a_batch() {
+    for fallback in [false, true] {
+        let mut world = world(&[]);
+        world.bucket(2, 1, &[]);
+        world.engine.projects.get_mut(&1).expect("project 1").tier = "tier1".to_owned();
+        let dear = RouteTo { model: "gemini-2.5-pro".to_owned(), ..to(1, 1) };
+        let cheap = RouteTo { model: "gemini-2.0-flash".to_owned(), fallback, ..to(1, 2) };
+        let routes = vec![dear, cheap];
+        let setup = BatchSetup { routes, max_cost_nanos: Some(5_000_000), ..batch(1, 1) };
+        world.open_weighing(setup, &[10_000; 20]);
+        world.run_for(MINUTE_MS);
+        assert_eq!(world.closed, [BatchId(1)]);
+        let done = world.count(1, ItemState::Succeeded);
+        assert!((2..20).contains(&done), "{done}");
+        assert!(world.sent.iter().all(|it| it.bucket == BucketId(2)));
+        assert_eq!(world.sweeps, [(BatchId(1), false)], "in the end it costs too much anywhere");
+    }
+}
+
+/// What might go past the next item is not the next.
+#[test]
+fn a_dear_item_behind_the_next_does_not_stop_a_batch() {
+    let mut world = world(&[tpm(1_000)]);
+    world.engine.projects.get_mut(&1).expect("project 1").tier = "tier1".to_owned();
+    let model = "gemini-2.0-flash".to_owned();
+    let setup = BatchSetup { model, max_cost_nanos: Some(5_000_000), ..batch(1, 1) };
+    world.open_weighing(setup, &[900, 900, 50]);
+    let last = world.items.get_mut(&BatchId(1).item(3)).expect("the last");
+    last.queued.output_tokens_max = Some(1_000_000);
+    world.run_for(30_000);
+    assert_eq!(world.lines(), [(1, 1)], "the next one waits for room");
+    assert_eq!(world.sweeps, []);
+    world.run_for(MINUTE_MS);
+    assert_eq!(world.count(1, ItemState::Succeeded), 2);
+    assert_eq!(world.sweeps, [(BatchId(1), false)]);
+}
+
+/// A pool whose first project is held by hand, and a batch whose first items are bound to it.
+fn bound(items: u32, free: u32) -> World {
+    let mut world = world(&[]);
+    world.project(2, &["b"]).link.proven = true;
+    world.bucket(2, 2, &[]);
+    world.tell(Event::Pauses(vec![("project-1".to_owned(), "*".to_owned())]));
+    world.open(BatchSetup { routes: vec![to(1, 1), to(2, 2)], ..batch(1, 1) }, items + free);
+    // It names a file of the project.
+    let text = Some(TextWeight { text_bytes: 4, media_tokens: 0, kind: 16 });
+    for number in 1..=items {
+        let item = world.items.get_mut(&BatchId(1).item(number)).expect("an item");
+        item.queued.text = text;
+    }
+    world.run_for(MINUTE_MS);
+    world
+}
+
+#[test]
+fn what_is_bound_to_a_project_that_is_shut_keeps_nothing_from_going_elsewhere() {
+    let mut world = bound(1_100, 200);
+    assert_eq!(world.sent.len(), 200);
+    assert!(world.sent.iter().all(|sent| sent.bucket == BucketId(2) && sent.line > 1_100));
+    world.tell(Event::Pauses(Vec::new()));
+    world.run_for(MINUTE_MS);
+    assert_eq!(world.closed, [BatchId(1)]);
+}
+
+#[test]
+fn no_more_than_so_many_bound_items_are_held() {
+    let most = u32::try_from(caps::READY_MAX).expect("small");
+    let world = bound(most + 1_000, 1);
+    let held = world.engine.jobs[&BatchId(1)].ready.len();
+    assert_eq!(held, caps::READY_FIRST + caps::READY_MAX, "no page is read at so many");
+    assert_eq!(world.loads.len(), 1 + caps::READY_MAX / caps::READY_PAGE);
 }
 
 /// A batch that waited before a restart has not waited for nothing.

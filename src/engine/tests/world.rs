@@ -35,7 +35,7 @@ enum Coming {
     Event(Event),
     Reserved(Vec<NewAttempt>),
     ReserveFailed(Vec<AttemptId>),
-    Loaded(BatchId, i64),
+    Loaded(BatchId, i64, usize),
     Settled(Vec<Settlement>),
     Refused(QueuedItem),
     Swept(BatchId, bool),
@@ -90,6 +90,8 @@ pub(super) struct World {
     pub(super) reserves_to_fail: u32,
     pub(super) loads_to_fail: u32,
     pub(super) seals_to_fail: u32,
+    /// How many failed items go back into the queue before the database fails.
+    pub(super) requeues_most: u64,
     /// Whether permits that may be too old are.
     pub(super) slow: bool,
     /// Draws every delay, if set.
@@ -168,6 +170,24 @@ pub(super) fn batch(id: i64, bucket: i64) -> BatchSetup {
     }
 }
 
+/// An item that was not tried yet.
+pub(super) fn item(batch: BatchId, number: u32, input_tokens: u64) -> QueuedItem {
+    QueuedItem {
+        output_tokens_max: None,
+        text: None,
+        id: batch.item(number),
+        offset: u64::from(number) * 100,
+        bytes: 99,
+        hash: Some(7),
+        requests: 1,
+        input_tokens,
+        images: 0,
+        attempts: 0,
+        doubts: 0,
+        not_before: UnixMs(0),
+    }
+}
+
 impl World {
     /// A world with project 1 that has one key, at noon.
     pub(super) fn new() -> Self {
@@ -183,6 +203,7 @@ impl World {
             reserves_to_fail: 0,
             loads_to_fail: 0,
             seals_to_fail: 0,
+            requeues_most: u64::MAX,
             slow: false,
             chaos: None,
             setups: BTreeMap::new(),
@@ -257,21 +278,8 @@ impl World {
     /// Opens a batch with an item for each weight in tokens.
     pub(super) fn open_weighing(&mut self, mut setup: BatchSetup, tokens: &[u64]) {
         for (number, &input_tokens) in (1..).zip(tokens) {
-            let id = setup.id.item(number);
-            let queued = QueuedItem {
-                output_tokens_max: None,
-                text: None,
-                id,
-                offset: u64::from(number) * 100,
-                bytes: 99,
-                hash: Some(7),
-                requests: 1,
-                input_tokens,
-                images: 0,
-                attempts: 0,
-                doubts: 0,
-                not_before: UnixMs(0),
-            };
+            let queued = item(setup.id, number, input_tokens);
+            let id = queued.id;
             let item = Item { queued, state: ItemState::Queued, line: None, ends: 0 };
             self.items.insert(id, item);
         }
@@ -360,13 +368,13 @@ impl World {
 
     fn execute(&mut self, effect: Effect) {
         match effect {
-            Effect::Load { batch, after } => {
+            Effect::Load { batch, after, limit } => {
                 self.loads.push((self.now.boot.0, batch, after));
                 if self.loads_to_fail > 0 {
                     self.loads_to_fail -= 1;
                     self.commit(Coming::Event(Event::LoadFailed(batch)));
                 } else {
-                    self.commit(Coming::Loaded(batch, after));
+                    self.commit(Coming::Loaded(batch, after, limit));
                 }
             }
             Effect::Reserve(rows) if self.reserves_to_fail > 0 => {
@@ -401,7 +409,7 @@ impl World {
                 let (first, end) = (batch.item(0), BatchId(batch.0 + 1).item(0));
                 let mut count = 0;
                 for (_, item) in self.items.range_mut(first..end) {
-                    if item.state == ItemState::Failed {
+                    if item.state == ItemState::Failed && count < self.requeues_most {
                         item.state = ItemState::Queued;
                         (item.queued.attempts, item.queued.doubts) = (0, 0);
                         item.queued.not_before = UnixMs(0);
@@ -409,7 +417,8 @@ impl World {
                         count += 1;
                     }
                 }
-                self.commit(Coming::Event(Event::Requeued { batch, count: Ok(count) }));
+                let error = count.checked_sub(self.requeues_most).map(|_| "disk".to_owned());
+                self.commit(Coming::Event(Event::Requeued { batch, moved: count, error }));
             }
             Effect::Finish(batch) => self.commit(Coming::Finished(batch)),
             Effect::Seal { project, today } => {
@@ -480,10 +489,10 @@ impl World {
             Coming::ReserveFailed(ids) => {
                 Event::ReserveFailed { ids, reason: "no space left".to_owned() }
             }
-            Coming::Loaded(batch, after) => {
+            Coming::Loaded(batch, after, limit) => {
                 let rows = self.items.range(after.max(batch.item(0)) + 1..batch.item(u32::MAX));
                 let queued = rows.filter(|(_, item)| item.state == ItemState::Queued);
-                let page = queued.map(|(_, item)| item.queued.clone()).take(caps::READY_PAGE);
+                let page = queued.map(|(_, item)| item.queued.clone()).take(limit);
                 Event::Loaded { batch, items: page.collect() }
             }
             Coming::Settled(rows) => {
@@ -629,6 +638,9 @@ impl World {
             assert!(ready.is_err(), "item {id} is in two places");
         }
         for (id, job) in &engine.jobs {
+            let put_back = job.requeue.as_ref().is_some_and(|(_, ordered)| *ordered);
+            let over = job.setup.remaining == 0 || job.setup.stopped.is_some();
+            assert!(job.is_busy() || put_back || !over, "{id:?} is over and was overlooked");
             let order = job.ready.iter().map(|item| item.id);
             assert!(order.is_sorted_by(|one, next| one < next), "{id:?} is out of order");
             let flying = engine.flights.values().filter(|flight| flight.batch == *id).count();

@@ -15,6 +15,8 @@ fn every_bad_line_has_its_reason() {
     const OBJECT: &str = r#"not a JSON object; a line is {"key": …, "request": {…}}"#;
     const OPENAI: &str = "a line of the OpenAI batch dialect (\"custom_id\", \"body\") in a file \
         of Gemini's: put it into a file of its own";
+    const OPTIONS: &str =
+        r#""tidegate" options are accepted on the first line only, with nothing beside them"#;
     const CONTENTS: &str = r#""contents" of the request is missing or empty"#;
     const REQUEST: &str = r#""request" must be an object"#;
     const GOOD: &str = r#"{"contents":[{"parts":[{"text":"x"}]}]}"#;

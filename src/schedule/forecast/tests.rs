@@ -70,7 +70,7 @@ fn add(snapshot: &mut Snapshot, id: i64, class: u8, tenant: &str, runs: Vec<Run>
         routes: vec![Route { project: 1, bucket: BUCKET, fallback: false }],
         patience_ms: 0,
     };
-    snapshot.schedule.add(LineId(id), line, snapshot.now.boot);
+    snapshot.schedule.add(LineId(id), line, snapshot.now.boot, snapshot.now.boot);
     snapshot.lines.insert(LineId(id), Pending { runs, ..Pending::default() });
     LineId(id)
 }

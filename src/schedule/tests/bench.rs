@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) firm: BTreeMap<BucketId, (Weights, bool)>,
     /// How long an answer takes. 0: it is there at once, and its end is known to the window.
     pub(super) latency: u64,
+    /// How often lines were asked for what they offer.
+    pub(super) peeks: usize,
     /// Who is under way, by the time of the answer.
     open: BTreeMap<(u64, AttemptId), Weights>,
     zero: UnixMs,
@@ -153,6 +155,7 @@ impl Bench {
             not_now: BTreeSet::new(),
             firm: BTreeMap::new(),
             latency: 0,
+            peeks: 0,
             open: BTreeMap::new(),
             zero,
             next: 1,
@@ -173,7 +176,7 @@ impl Bench {
         let (line, id) = (self.describe(plan), LineId(id));
         self.world.lines.insert(id, Queue::default());
         self.more(id, prompts);
-        self.schedule.add(id, line, BootMs(BOOT + ms));
+        self.schedule.add(id, line, BootMs(BOOT + ms), BootMs(BOOT + ms));
         id
     }
 
@@ -194,7 +197,7 @@ impl Bench {
             let id = queue.prompts.last().map_or(id.0 * 1_000, |last| last.id) + 1;
             queue.prompts.push(Prompt { id, need: tokens(*input_tokens), pinned: None });
         }
-        self.schedule.rouse(id);
+        self.schedule.rouse(id, BootMs(BOOT));
     }
 
     pub(super) fn queue(&mut self, line: LineId) -> &mut Queue {
@@ -332,6 +335,7 @@ impl Prompt {
 
 impl Supply for World {
     fn peek(&mut self, line: LineId, nth: usize, now: Now) -> Peek {
+        self.peeks += 1;
         let Some(queue) = self.lines.get(&line) else { return Peek::Nothing };
         if queue.loading {
             return Peek::Loading;

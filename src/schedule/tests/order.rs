@@ -1,6 +1,7 @@
 //! Who is first.
 
 use super::*;
+use crate::schedule::tick::{LINES_BEHIND, LINES_LOOKED_AT};
 
 /// A bucket in which one goes at a time: the next one when the window is free of it.
 fn single() -> Bench {
@@ -129,7 +130,7 @@ fn a_line_that_is_entered_again_keeps_its_age() {
     bench.line(0, 2, &Plan::of("a"), &[1]);
     let again = bench.describe(&Plan::of("a").low());
     let now = bench.now(29 * MINUTE);
-    bench.schedule.add(low, again, now.boot);
+    bench.schedule.add(low, again, now.boot, now.boot);
     bench.tick(31 * MINUTE);
     // Both are one better: the other one is high now.
     assert_eq!(bench.schedule.unserved_ms(low, bench.now(31 * MINUTE).boot), Some(31 * MINUTE));
@@ -228,4 +229,63 @@ fn a_tick_can_replay_beside_lines_that_are_there() {
     bench.schedule.replay(A, [(a, None), (a, Some(500)), (b, None), (b, Some(100))]);
     assert!(bench.schedule.service(A, a) < bench.schedule.service(A, b));
     assert_eq!(bench.schedule.first(A), Some(LineId(1)), "b came when a had 500 already");
+}
+
+#[test]
+fn an_order_that_is_read_in_parts_is_the_same() {
+    let mut bench = Bench::new(&[rpm(10)]);
+    bench.world.hindered.insert(A, MINUTE);
+    for id in 1..=100 {
+        let plan = Plan::of(["a", "b", "c"][usize::try_from(id % 3).expect("small")]);
+        let plan = if id % 5 == 0 {
+            plan.due(100_000 - 7 * u64::try_from(id).expect("small"))
+        } else {
+            plan
+        };
+        let plan = if id % 4 == 0 { plan.high() } else { plan };
+        bench.line(0, id, &plan, &[1]);
+    }
+    let b = bench.tenant("b");
+    bench.schedule.charge(A, b, 5);
+    let lane = &bench.schedule.lanes[&A];
+    let whole: Vec<_> = lane.in_order().map(|(level, _, line)| (level, line)).collect();
+    assert_eq!(whole.len(), 100);
+    for most in [1, 7, 100] {
+        let (mut parts, mut last) = (Vec::new(), None);
+        loop {
+            let part: Vec<_> = lane.behind(last).take(most).collect();
+            let Some(end) = part.last() else { break };
+            last = Some(*end);
+            parts.extend(part.iter().map(|spot| (spot.level(), spot.line())));
+        }
+        assert_eq!(parts, whole, "{most} at a time");
+    }
+}
+
+/// However many wait for something else before it: it is found, a part of them in each tick.
+#[test]
+fn what_stands_behind_ten_thousand_lines_is_found() {
+    let mut bench = Bench::new(&[rpm(10)]);
+    let ahead = i64::try_from(LINES_LOOKED_AT + 3 * LINES_BEHIND).expect("small") + 5;
+    for id in 1..=ahead {
+        bench.line(0, id, &Plan::of("a"), &[1]);
+        bench.world.unknown.insert(id * 1_000 + 1);
+    }
+    let (last, first) = (ahead + 1, ahead + 2);
+    bench.line(0, last, &Plan::of("a"), &[1; 2]);
+    let mut ticks = 0;
+    while bench.of_line(last).is_empty() {
+        bench.world.peeks = 0;
+        let until = bench.tick_of(A, ticks).map(|it| it.0);
+        ticks += 1;
+        let looks = 1 + bench.of_line(last).len();
+        assert!(bench.world.peeks <= looks * (LINES_LOOKED_AT + LINES_BEHIND), "{ticks}");
+        assert!(ticks <= 4, "not found");
+        assert!(ticks == 4 || until.is_some(), "it is looked at again, without an event");
+    }
+    assert_eq!((ticks, bench.of_line(last).len()), (4, 2));
+    // Who comes first goes first, whatever was looked at behind.
+    bench.line(ticks, first, &Plan::of("a").high(), &[1]);
+    bench.more(LineId(last), &[1]);
+    assert_eq!(bench.tick(ticks)[0], first * 1_000 + 1);
 }

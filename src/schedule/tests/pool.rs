@@ -220,6 +220,6 @@ fn what_went_elsewhere_leaves_no_head_behind() {
     assert_eq!((bench.head(A), bench.head(B)), (None, None));
     let id = 1002;
     bench.queue(LineId(1)).prompts.push(Prompt { id, need: tokens(1), pinned: None });
-    bench.schedule.rouse(LineId(1));
+    bench.schedule.rouse(LineId(1), bench.now(70_000).boot);
     assert_eq!(bench.tick(70_000), [id]);
 }

@@ -14,8 +14,7 @@ fn a_line_that_waits_for_its_time_wakes_then() {
     assert_eq!(bench.schedule.next_change(), Some(wakes));
     assert_eq!(bench.tick(4_999), [0; 0]);
     assert_eq!(bench.tick(5_000), [1001]);
-    let ages = bench.now(30 * 60_000).boot;
-    assert!(bench.schedule.next_change().is_some_and(|at| at >= ages), "only age is left");
+    assert_eq!(bench.schedule.next_change(), None, "nothing is left");
 }
 
 #[test]
@@ -27,7 +26,7 @@ fn a_line_that_has_nothing_is_not_asked_until_it_is_roused() {
     let prompt = bench::Prompt { id: 1001, need: tokens(1), pinned: None };
     bench.queue(line).prompts.push(prompt);
     assert_eq!(bench.tick(60_000), [0; 0], "nobody said so");
-    bench.schedule.rouse(line);
+    bench.schedule.rouse(line, bench.now(60_000).boot);
     assert_eq!(bench.tick(60_000), [1001]);
 }
 
@@ -38,10 +37,30 @@ fn a_line_that_is_roused_early_goes_early() {
     bench.queue(line).later = Some(5_000);
     bench.tick(0);
     bench.queue(line).later = None;
-    bench.schedule.rouse(line);
+    bench.schedule.rouse(line, bench.now(1).boot);
     assert_eq!(bench.tick(1), [1001]);
-    let ages = bench.now(30 * 60_000).boot;
-    assert!(bench.schedule.next_change().is_some_and(|at| at >= ages), "only age is left");
+    assert_eq!(bench.schedule.next_change(), None, "nothing is left");
+}
+
+#[test]
+fn a_line_that_has_nothing_keeps_its_age_and_gains_none() {
+    let mut bench = Bench::new(&[rpm(10)]);
+    bench.world.hindered.insert(A, 1_000 * MINUTE);
+    let line = bench.line(0, 1, &Plan::of("a").low(), &[1]);
+    let level = |bench: &mut Bench, at: u64| {
+        bench.tick(at);
+        bench.schedule.level(line)
+    };
+    assert_eq!(level(&mut bench, 40 * MINUTE), Some(1));
+    bench.schedule.rest(line, None, bench.now(40 * MINUTE).boot);
+    // Said twice, it rests since the first time.
+    bench.schedule.rest(line, None, bench.now(90 * MINUTE).boot);
+    assert_eq!(level(&mut bench, 140 * MINUTE), None);
+    let now = bench.now(140 * MINUTE).boot;
+    assert_eq!(bench.schedule.unserved_ms(line, now), Some(40 * MINUTE));
+    bench.schedule.rouse(line, now);
+    assert_eq!(level(&mut bench, 159 * MINUTE), Some(1));
+    assert_eq!(level(&mut bench, 160 * MINUTE), Some(0));
 }
 
 #[test]
@@ -102,7 +121,7 @@ fn a_line_that_is_taken_out_is_gone() {
     let line = bench.line(0, 1, &Plan::of("a").low(), &[1]);
     assert!(bench.schedule.has(line));
     bench.schedule.remove(line);
-    bench.schedule.rouse(line);
+    bench.schedule.rouse(line, bench.now(0).boot);
     assert!(!bench.schedule.has(line));
     assert_eq!(bench.tick(100 * MINUTE), [0; 0]);
     assert_eq!((bench.schedule.first(A), bench.schedule.next_change()), (None, None));

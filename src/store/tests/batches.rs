@@ -260,7 +260,7 @@ async fn lines_are_marked_as_bad_once() {
     let lines = reader.export(id, 0, 10).await.expect("results");
     let lines: Vec<_> = lines.iter().map(|item| item.line.as_deref()).collect();
     assert_eq!(lines, [None, Some("bad 2\n"), Some("bad 5\n")]);
-    assert_eq!(fixture.store.requeue_failed(id).await.expect("none"), 0);
+    assert_eq!(fixture.store.requeue_failed(id).await.moved, 0);
     let found = reader.lines_of(&[id.item(5), id.item(1), id.item(9)]).await.expect("lines");
     assert_eq!(found.iter().map(|line| line.offset).collect::<Vec<_>>(), [100, 500]);
 }

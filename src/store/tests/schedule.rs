@@ -72,7 +72,7 @@ async fn failed_items_go_back_and_bad_lines_do_not() {
     end_items(&fixture, id, &failed, ItemState::Failed).await;
     end_items(&fixture, id, &[1, 2], ItemState::Succeeded).await;
     end_items(&fixture, id, &[3], ItemState::Held).await;
-    assert_eq!(store.requeue_failed(id).await.expect("put back"), 2_391);
+    assert_eq!(put_back(store, id).await, 2_391);
     let batch = read(&fixture, id).await;
     assert_eq!((batch.items, batch.succeeded, batch.failed), (2_600, 2, 1));
     let exported = store.reader().export(id, 0, 3_000).await.expect("items");
@@ -82,11 +82,31 @@ async fn failed_items_go_back_and_bad_lines_do_not() {
     let queued = store.reader().queued(id, id.item(9), 1).await.expect("the queue");
     let [first] = &queued[..] else { panic!("{queued:?}") };
     assert_eq!((first.id, first.attempts, first.doubts), (id.item(10), 0, 0));
-    assert_eq!(store.requeue_failed(id).await.expect("nothing left"), 0);
+    assert_eq!(put_back(store, id).await, 0);
     assert_eq!(read(&fixture, neighbour).await.failed, 1, "a neighbour's stay");
     // They come to their end once more.
     end_items(&fixture, id, &[10], ItemState::Succeeded).await;
     assert_eq!(read(&fixture, id).await.succeeded, 3);
+}
+
+#[tokio::test]
+async fn what_went_back_before_the_database_failed_is_told() {
+    let fixture = Fixture::new().await;
+    let id = fixture.batch("b", 1_500).await;
+    let failed: Vec<_> = (1..=1_500).collect();
+    end_items(&fixture, id, &failed, ItemState::Failed).await;
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON item
+        WHEN new.id % 4294967296 = 1500 AND new.state = 0
+        BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    let mut raw = fixture.raw().await;
+    sqlx::raw_sql(full).execute(&mut raw).await.expect("a trigger");
+    let requeued = fixture.store.requeue_failed(id).await;
+    assert_eq!(requeued.moved, 1_000);
+    requeued.error.expect("the second slice fails");
+    let queued = "SELECT count(*) FROM item WHERE state = 0";
+    assert_eq!(fixture.number(queued).await, 1_000);
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut raw).await.expect("no trigger");
+    assert_eq!(put_back(&fixture.store, id).await, 500);
 }
 
 #[tokio::test]
@@ -101,7 +121,7 @@ async fn nothing_goes_back_of_a_batch_that_is_stopped_or_over() {
         } else {
             store.finish_batch(id, BatchState::Done, NOON).await.expect("finished");
         }
-        assert_eq!(store.requeue_failed(id).await.expect("a look"), 0);
+        assert_eq!(put_back(store, id).await, 0);
         let batch = read(&fixture, id).await;
         assert_eq!((batch.failed, batch.items), (1, 2));
     }

@@ -155,7 +155,7 @@ impl World {
         let routes = buckets.iter().map(route).collect();
         let line = Line { class, tenant, deadline: None, routes, patience_ms: 900_000 };
         let id = LineId(id);
-        self.schedule.add(id, line.clone(), self.state.now.boot);
+        self.schedule.add(id, line.clone(), self.state.now.boot, self.state.now.boot);
         self.lines.insert(id, line);
         self.state.waiting.entry(id).or_default();
         id
@@ -191,7 +191,7 @@ impl World {
             }
         }
         for (id, line) in &self.lines {
-            self.schedule.add(*id, line.clone(), self.state.now.boot);
+            self.schedule.add(*id, line.clone(), self.state.now.boot, self.state.now.boot);
         }
     }
 
@@ -206,7 +206,7 @@ impl World {
         loop {
             let arrived = self.state.happen();
             for line in arrived {
-                self.schedule.rouse(line);
+                self.schedule.rouse(line, self.state.now.boot);
             }
             self.schedule.pass_time(self.state.now.boot);
             let wake = self.decide();

@@ -40,12 +40,14 @@
 //! `:batchEmbedContents` (counted), `POST models/{m}:countTokens`, `GET models`, `GET models/{m}`
 //! (not counted). With the key as a bearer token: `POST /v1/chat/completions` and `/v1/embeddings`
 //! as OpenAI serves them, and the same under `/v1beta/openai` as Gemini does, whose errors are its
-//! own, in a list. All ways to a model share its limits. Everything else is a 404. A call is checked in this order: credential, model,
-//! payload, all limits at once. It is decided and counted atomically at a seeded instant of its
-//! latency, so that calls overtake each other. Counted are answers, with requests, input tokens and
-//! images, and failures (400 behind a good key and model, 5xx) as one request; a client that goes
-//! away does not stop the count. `batchEmbedContents`, and Gemini's `embeddings`, count as one
-//! request for each of their texts. A chat of OpenAI does not stream.
+//! own, in a list. All ways to a model share its limits. Everything else is a 404.
+//!
+//! A call is checked in this order: credential, model, payload, all limits at once. It is decided
+//! and counted atomically at a seeded instant of its latency, so that calls overtake each other.
+//! Counted are answers, with requests, input tokens and images, and failures (400 behind a good key
+//! and model, 5xx) as one request; a client that goes away does not stop the count.
+//! `batchEmbedContents`, and Gemini's `embeddings`, count as one request for each of their texts. A
+//! chat of OpenAI does not stream.
 //!
 //! A text with `[[block]]` in it is answered as one that a filter stopped; a chat with `[[refuse]]`
 //! as one that the model refused.

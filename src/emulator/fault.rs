@@ -36,7 +36,7 @@ pub enum FaultKind {
     },
     /// `not_json`: a 200 whose body is a web page.
     NotJson,
-    /// `no_usage`: a 200 without `usageMetadata`.
+    /// `no_usage`: a 200 without `usageMetadata` or `usage`.
     NoUsage,
 }
 

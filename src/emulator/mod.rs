@@ -1,4 +1,5 @@
-//! A strict local fake of the Gemini API, and the independent judge of the quota gate.
+//! A strict local fake of the Gemini API and of OpenAI's, and the independent judge of the quota
+//! gate.
 //!
 //! It shares no code with the rooms it judges: windows, days and token counts are its own, by
 //! brute force. Several emulators may run in one process.
@@ -37,11 +38,19 @@
 //! # What it serves
 //! Under `/v1`, `/v1beta` and `/v1alpha`: `POST models/{m}:generateContent`, `:embedContent` and
 //! `:batchEmbedContents` (counted), `POST models/{m}:countTokens`, `GET models`, `GET models/{m}`
-//! (not counted). Everything else is a 404. A call is checked in this order: credential, model,
-//! payload, all limits at once. It is decided and counted atomically at a seeded instant of its
-//! latency, so that calls overtake each other. Counted are answers, with requests, input tokens and
-//! images, and failures (400 behind a good key and model, 5xx) as one request; a client that goes
-//! away does not stop the count. `batchEmbedContents` counts as one request for each of its texts.
+//! (not counted). With the key as a bearer token: `POST /v1/chat/completions` and `/v1/embeddings`
+//! as OpenAI serves them, and the same under `/v1beta/openai` as Gemini does, whose errors are its
+//! own, in a list. All ways to a model share its limits. Everything else is a 404.
+//!
+//! A call is checked in this order: credential, model, payload, all limits at once. It is decided
+//! and counted atomically at a seeded instant of its latency, so that calls overtake each other.
+//! Counted are answers, with requests, input tokens and images, and failures (400 behind a good key
+//! and model, 5xx) as one request; a client that goes away does not stop the count.
+//! `batchEmbedContents`, and Gemini's `embeddings`, count as one request for each of their texts. A
+//! chat of OpenAI does not stream.
+//!
+//! A text with `[[block]]` in it is answered as one that a filter stopped; a chat with `[[refuse]]`
+//! as one that the model refused.
 //!
 //! A request with `IMAGE` among its `responseModalities` is decided by the images it asks for, one
 //! for each candidate. When its answer leaves, books and log are corrected to the images that are

@@ -61,7 +61,7 @@ enum Shape {
     /// The same alone in a list, as Gemini's OpenAI-compatible methods do.
     Listed,
     /// As OpenAI does.
-    OpenAi(Words),
+    OpenAi(Box<Words>),
 }
 
 /// What an error of OpenAI says besides its message.
@@ -83,7 +83,7 @@ impl Refusal {
     /// A refusal of OpenAI.
     pub(super) fn openai(code: u16, message: impl Into<String>, words: Words) -> Self {
         let status = if code == 400 { "INVALID_ARGUMENT" } else { "" };
-        Self { shape: Shape::OpenAi(words), ..Self::new(code, status, message) }
+        Self { shape: Shape::OpenAi(Box::new(words)), ..Self::new(code, status, message) }
     }
 
     /// As Gemini's OpenAI-compatible methods tell it.

@@ -24,7 +24,7 @@ use super::embed::Embed;
 use super::engine::{Ask, Engine, Planned};
 use super::fault::{FaultKind, parse_order};
 use super::limits::Model;
-use super::openai::{self, Form, OpenAiMethod};
+use super::openai::{self, Form, OpenAiCall, OpenAiMethod};
 use super::prompt::{MAX_BODY_BYTES, Prompt};
 use super::quota::{Method, Violation, Weight};
 use super::refusal::{Refusal, Wording};
@@ -397,11 +397,10 @@ fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
     if let Some(form) = call.form() {
         return Some((form.fault(fault, model, method(call))?, is_failure));
     }
-    let refusal = match fault {
-        FaultKind::NotFound => call.not_found(),
-        fault => Refusal::of_fault(fault, model, method(call))?,
-    };
-    Some((refusal, is_failure))
+    if fault == FaultKind::NotFound {
+        return Some((call.not_found(), is_failure));
+    }
+    Some((Refusal::of_fault(fault, model, method(call))?, is_failure))
 }
 
 /// Answers a prompt.
@@ -474,10 +473,10 @@ pub(super) async fn decide(
 }
 
 fn method(call: &Call) -> Method {
-    let is_embedding = match call {
-        Call::OpenAi(call) => call.method == OpenAiMethod::Embeddings,
-        call => matches!(call, Call::Embed { .. }),
-    };
+    let is_embedding = matches!(
+        call,
+        Call::Embed { .. } | Call::OpenAi(OpenAiCall { method: OpenAiMethod::Embeddings, .. })
+    );
     if is_embedding { Method::Embed } else { Method::Generate }
 }
 

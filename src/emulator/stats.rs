@@ -14,7 +14,7 @@ use super::quota::Weight;
 pub struct Counts {
     /// Calls to the provider's paths, each counted when it is decided.
     pub requests: u64,
-    /// `generateContent`, `embedContent` and `batchEmbedContents` calls answered 200.
+    /// Calls answered 200, but for counts of tokens and lists of models.
     pub accepted: u64,
     /// Answers with status 429.
     pub throttled: u64,
@@ -107,7 +107,8 @@ pub(super) struct Entry {
     pub(super) day: NaiveDate,
     pub(super) status: u16,
     pub(super) input_tokens: u64,
-    /// SHA-256 of all text parts of `contents`, one after the other.
+    /// SHA-256 of all text parts of `contents`, of all messages but instructions, or of all texts
+    /// to embed, one after the other.
     #[serde(serialize_with = "as_hex")]
     pub(super) prompt_sha256: Option<[u8; 32]>,
     /// What was counted against the limits.

@@ -45,8 +45,8 @@ pub enum CountError {
 
 impl Client {
     /// Asks the provider how many input tokens `call` has, once; `call` is the request that would
-    /// be given to [`Client::send`]. Only Gemini's `generateContent` can be counted. The whole takes at most a minute, or what the client's
-    /// timeouts allow if that is less.
+    /// be given to [`Client::send`]. Only Gemini's `generateContent` can be counted. The whole
+    /// takes at most a minute, or what the client's timeouts allow if that is less.
     ///
     /// # Errors
     /// When no count was had. The caller falls back on its estimate.

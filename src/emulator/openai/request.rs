@@ -251,7 +251,12 @@ pub(super) fn embeddings(fields: &Fields, form: Form) -> Result<Embed, Refusal> 
         Value::Array(tokens) if !tokens.is_empty() && tokens.iter().all(Value::is_u64) => {
             Ok((value.to_string(), u64::try_from(tokens.len()).unwrap_or(u64::MAX)))
         }
-        _ => Err(bad()),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => Err(bad()),
     };
     let texts: Vec<(String, u64)> = match fields.get("input") {
         None | Some(Value::Null) => return Err(missing("input")),

@@ -6,8 +6,13 @@ use crate::upstream::{Method, Usage};
 
 fn answer(method: Method, document: &Value) -> (Option<Usage>, Option<String>) {
     match read(method, document.to_string().as_bytes()) {
-        Document::Answer { usage, blocked, images: 0 } => (usage, blocked),
-        other => panic!("{document}: {other:?}"),
+        Document::Answer { usage, blocked, images } => {
+            assert_eq!(images, 0);
+            (usage, blocked)
+        }
+        other @ (Document::Error { .. } | Document::Broken { .. }) => {
+            panic!("{document}: {other:?}")
+        }
     }
 }
 
@@ -157,7 +162,9 @@ const METHODS: [Method; 4] =
 fn an_error_is_an_error_whatever_the_status_said() {
     let status = |method, document: &Value| match read(method, document.to_string().as_bytes()) {
         Document::Error { status } => status,
-        other => panic!("{document}: {other:?}"),
+        other @ (Document::Answer { .. } | Document::Broken { .. }) => {
+            panic!("{document}: {other:?}")
+        }
     };
     let listed = json!([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}]);
     let stated = json!({"error": {"code": 503, "message": "overloaded"}});

@@ -51,7 +51,8 @@ fn classes_of_the_corpus() {
 fn limits_are_read_from_the_message() {
     use QuotaSubject::{InputTokens, Requests};
     use QuotaWindow::{PerDay, PerMinute};
-    let rows: [(&[u8], &str, &str, u64, QuotaSubject, QuotaWindow); 5] = [
+    type Row = (&'static [u8], &'static str, &'static str, u64, QuotaSubject, QuotaWindow);
+    let rows: [Row; 5] = [
         (corpus!("429-rpm"), "requests per min", "gpt-4o-mini", 3, Requests, PerMinute),
         (corpus!("429-rpd"), "requests per day", "gpt-4o-mini", 200, Requests, PerDay),
         (corpus!("429-tpm"), "tokens per min", "gpt-4", 10_000, InputTokens, PerMinute),

@@ -130,6 +130,9 @@ pub(crate) const BATCHES_LISTED: i64 = 1_000;
 /// Changes of limits in one listing.
 pub(crate) const LIMIT_EVENTS_LISTED: i64 = 1_000;
 
+/// Received files that wait to be entered as batches: that takes milliseconds.
+pub(crate) const SUBMISSIONS_MAX: usize = 16;
+
 /// How often `incoming/` is scanned without a hint, in milliseconds.
 pub(crate) const SCAN_MS: u64 = 5_000;
 

@@ -99,7 +99,8 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     }
     let source = source(&config).await?;
     let one = match args.what.unwrap_or(What::List) {
-        What::List | What::Follow { .. } => {
+        What::Follow { .. } => unreachable!("batches are followed above"),
+        What::List => {
             let report = list(&config, &source).await?;
             if args.json {
                 print_json(&report);

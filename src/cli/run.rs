@@ -36,10 +36,7 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     args.options.check()?;
     let contents = contents(&args)?;
     if let Some(asked) = client::daemon(&config).await? {
-        let stopped = async {
-            until_told_to_stop(None).await?;
-            Ok(())
-        };
+        let stopped = until_told_to_stop(None);
         return match to_the_end(&config, &asked, &args, &contents, stopped).await? {
             Some(code) => Ok(code),
             None => Err(Failure::new(

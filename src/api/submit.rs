@@ -161,7 +161,7 @@ async fn take(
     pieces: mpsc::Receiver<Option<Bytes>>,
 ) -> Answer<(StatusCode, Batch)> {
     let (spool, work) = (api.inner.spool.clone(), uuid::Uuid::now_v7().to_string());
-    let mut content = Pieces { pieces, piece: Bytes::new(), is_whole: false };
+    let mut content = Pieces { waiting: pieces, piece: Bytes::new(), is_whole: false };
     let receiving = tokio::task::spawn_blocking(move || spool.receive(&work, uid, &mut content));
     let received = receiving.await.map_err(|_| stopping())?.map_err(|error| unwritten(&error))?;
     let work = received.id.clone();
@@ -218,7 +218,7 @@ fn unwritten(error: &SpoolError) -> Problem {
 
 /// The pieces as one reader, which fails when they end before their `None`.
 struct Pieces {
-    pieces: mpsc::Receiver<Option<Bytes>>,
+    waiting: mpsc::Receiver<Option<Bytes>>,
     piece: Bytes,
     is_whole: bool,
 }
@@ -226,7 +226,7 @@ struct Pieces {
 impl Read for Pieces {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.is_whole {
-            match self.pieces.blocking_recv() {
+            match self.waiting.blocking_recv() {
                 Some(Some(piece)) => self.piece = piece,
                 Some(None) => self.is_whole = true,
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),

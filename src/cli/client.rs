@@ -22,7 +22,7 @@ use crate::upstream::install_tls;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A job file has at most 2 GiB, which a slow disk takes so long to take.
-const SUBMIT_TIMEOUT: Duration = Duration::from_secs(3_600);
+const SUBMIT_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Bytes of a job file read at once.
 const PIECE_BYTES: usize = 128 << 10;

@@ -219,12 +219,12 @@ mod tests {
 
     use super::*;
 
-    fn rest(name: &str, job: &str, results: &str) -> Result<(Found, String), String> {
+    fn rest(is_text: bool, job: &str, results: &str) -> Result<(Found, String), String> {
         let dir = tempfile::tempdir().unwrap();
-        let (path, results_path) = (dir.path().join(name), dir.path().join("results"));
+        let (path, results_path) = (dir.path().join("job"), dir.path().join("results"));
         std::fs::write(&path, job).unwrap();
         std::fs::write(&results_path, results).unwrap();
-        let only = OnlyFailed::new(&path, name.ends_with(".txt"), &results_path)?;
+        let only = OnlyFailed::new(&path, is_text, &results_path)?;
         let mut text = String::new();
         only.open().unwrap().read_to_string(&mut text).unwrap();
         Ok((only.count().unwrap(), text))
@@ -236,7 +236,7 @@ mod tests {
                    {\"key\":\"b\"}\n{\"key\":\"\\u00e9\"}\n{\"key\":7}\n{\"key\":\"a \"}";
         let results = "{\"key\":\"a\",\"response\":{}}\n{\"key\":\"b\",\"error\":{\"code\":500}}\n\
                        {\"key\":\"é\",\"response\":{}}\n";
-        let (found, text) = rest("job.jsonl", job, results).unwrap();
+        let (found, text) = rest(false, job, results).unwrap();
         assert_eq!(found, Found { items: 3, keyless: 1 });
         let sent = "{\"tidegate\":{\"model\":\"m\"}}\n{\"key\":\"A\"}\n\n{\"key\":\"b\"}\n\
                     {\"key\":\"a \"}";
@@ -251,27 +251,27 @@ mod tests {
         let results = line(1, "\"response\":{\"status_code\":200,\"body\":{}},\"error\":null")
             + &line(2, "\"response\":{\"status_code\":400,\"body\":{}},\"error\":null")
             + &line(3, "\"response\":null,\"error\":{\"code\":\"batch_expired\"}");
-        let (found, text) = rest("job.jsonl", job, &results).unwrap();
+        let (found, text) = rest(false, job, &results).unwrap();
         assert_eq!((found.items, text), (2, job.split_once('\n').unwrap().1.to_owned()));
     }
 
     #[test]
     fn a_text_file_keeps_its_line_numbers() {
         let results = "{\"key\":\"1\",\"response\":{}}\n{\"key\":\"3\",\"response\":{}}\n";
-        let (found, text) = rest("job.txt", "one\n\nthree\nfour\n", results).unwrap();
+        let (found, text) = rest(true, "one\n\nthree\nfour\n", results).unwrap();
         assert_eq!((found.items, text.as_str()), (1, "\n\n\nfour\n"));
     }
 
     #[test]
     fn nothing_failed_and_answers_after_failures() {
         let results = "{\"key\":\"a\",\"error\":{}}\n{\"key\":\"a\",\"response\":{}}\n";
-        let (found, text) = rest("job.jsonl", "{\"key\":\"a\"}\n", results).unwrap();
+        let (found, text) = rest(false, "{\"key\":\"a\"}\n", results).unwrap();
         assert_eq!((found, text.as_str()), (Found::default(), ""));
     }
 
     #[test]
     fn what_is_no_results_file_is_told_with_its_line() {
-        let told = rest("job.jsonl", "{\"key\":\"a\"}\n", "{\"key\":\"a\",\"response\":{}}\nno\n");
+        let told = rest(false, "{\"key\":\"a\"}\n", "{\"key\":\"a\",\"response\":{}}\nno\n");
         assert!(told.unwrap_err().ends_with("results:2: not a line of results"));
     }
 }

@@ -81,9 +81,8 @@ fn contents(args: &Args) -> Result<Vec<Content>, Failure> {
     if args.files.len() > 1 && args.files.iter().any(is_stdin) {
         return Err(Failure::new(super::EX_USAGE, "- is for one file at a time"));
     }
-    let of = |path: &PathBuf| match is_stdin(path) {
-        true => Content::stdin(args.name.as_deref()),
-        false => Content::file(path),
+    let of = |path: &PathBuf| {
+        if is_stdin(path) { Content::stdin(args.name.as_deref()) } else { Content::file(path) }
     };
     args.files.iter().map(of).collect()
 }

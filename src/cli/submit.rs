@@ -62,28 +62,26 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         return Ok(0);
     }
     let mut submitted = Vec::new();
-    match client::daemon(&config).await? {
-        Some(daemon) => {
-            let mut daemon = Some(daemon);
-            for job in &jobs {
-                let batch = send(&config, &mut daemon, &args.options, job).await?;
-                let out = SubmittedOut { id: batch.id, file: batch.file, state: batch.state };
-                tell(&args, &out);
-                submitted.push(out);
-            }
+    let mut daemon = client::daemon(&config).await?;
+    let is_running = daemon.is_some();
+    for job in &jobs {
+        let out = if is_running {
+            let batch = send(&config, &mut daemon, &args.options, job).await?;
+            SubmittedOut { id: batch.id, file: batch.file, state: batch.state }
+        } else {
+            tokio::task::block_in_place(|| drop_in(&config, job))?
+        };
+        if !args.json {
+            print(&format!("{}\n", out.id));
         }
-        None => {
-            for job in &jobs {
-                let out = tokio::task::block_in_place(|| drop_in(&config, job))?;
-                tell(&args, &out);
-                submitted.push(out);
-            }
-            eprintln!(
-                "No daemon answers: what was submitted waits in {}, and nothing of it is sent \
-                until one runs (tidegate serve).",
-                config.server.spool_dir.join("incoming").display()
-            );
-        }
+        submitted.push(out);
+    }
+    if !is_running {
+        eprintln!(
+            "No daemon answers: what was submitted waits in {}, and nothing of it is sent until \
+            one runs (tidegate serve).",
+            config.server.spool_dir.join("incoming").display()
+        );
     }
     let ids: Vec<_> = submitted.iter().map(|out| out.id.clone()).collect();
     if args.follow {
@@ -96,12 +94,6 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
         return follow::follow(&config, &ids, Show::Nothing).await;
     }
     Ok(0)
-}
-
-fn tell(args: &Args, out: &SubmittedOut) {
-    if !args.json {
-        print(&format!("{}\n", out.id));
-    }
 }
 
 fn jobs(args: &Args) -> Result<Vec<Job>, Failure> {

@@ -40,7 +40,10 @@ async fn a_batch_is_its_users_who_sent_it_over_the_socket() {
     let file = site.path("job.jsonl");
     std::fs::write(&file, job("job", 2)).unwrap();
     let args = ["submit", "--not-before=2099-01-01T00:00:00Z", file.to_str().unwrap()];
-    let ended = site.run_with(&args, |command| drop(command.uid(UID).gid(UID))).await;
+    let as_another = |command: &mut std::process::Command| {
+        command.uid(UID).gid(UID);
+    };
+    let ended = site.run_with(&args, as_another).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let (status, batch) = daemon.get(&format!("/api/v1/batches/{}", ended.stdout.trim())).await;
     assert_eq!((status, &batch["tenant"]), (200, &json!(format!("uid:{UID}"))));

@@ -5,6 +5,7 @@ mod claim;
 mod drop_in;
 mod finish;
 mod lines;
+mod receive;
 mod scan;
 
 use std::collections::BTreeMap;

@@ -115,6 +115,9 @@ pub(crate) const EVENTS_MAX: usize = 16_384;
 /// JSON escapes may double that.
 pub(crate) const LINE_MAX_BYTES: usize = 40 << 20;
 
+/// The longest first line that can hold options.
+pub(crate) const OPTIONS_MAX_BYTES: usize = 64 << 10;
+
 /// Items in one job file.
 pub(crate) const ITEMS_MAX: u32 = 10_000_000;
 
@@ -136,6 +139,9 @@ pub(crate) const BATCHES_LISTED: i64 = 1_000;
 
 /// Changes of limits in one listing.
 pub(crate) const LIMIT_EVENTS_LISTED: i64 = 1_000;
+
+/// Received files that wait to be entered as batches: that takes milliseconds.
+pub(crate) const SUBMISSIONS_MAX: usize = 16;
 
 /// How often `incoming/` is scanned without a hint, in milliseconds.
 pub(crate) const SCAN_MS: u64 = 5_000;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Api, BindError, Listener};
+use crate::api::{self, Api, BindError, Doors, Listener};
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, ImportError, Project};
@@ -126,12 +126,14 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let routes = SharedRoutes::new(routes);
     let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints);
-    let intake = Intake { shell, routes, desk: desk.clone(), scanned };
+    let intake = Intake::new(shell, routes, desk.clone(), scanned);
+    let (submissions, submitted) = mpsc::channel(caps::SUBMISSIONS_MAX);
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
     let look = board.clone().keep(queries.clone(), store.clone(), stopped.clone());
     let summary = board.summary();
-    let api = Api::new(desk.clone(), store, spool, queries, events, scanned_seen.clone(), board);
-    let mut others = vec![tokio::spawn(intake.run(stopped.clone())), tokio::spawn(look)];
+    let doors = Doors { queries, events, submissions };
+    let api = Api::new(desk.clone(), store, spool, doors, scanned_seen.clone(), board);
+    let mut others = vec![tokio::spawn(intake.run(submitted, stopped.clone())), tokio::spawn(look)];
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
     }

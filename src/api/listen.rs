@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use super::submit::Peer;
 use super::{Api, guard, routes};
 use crate::config::Listen;
 
@@ -87,10 +88,12 @@ pub async fn serve(listener: Listener, api: Api, mut stop: watch::Receiver<bool>
         Listener::Tcp(listener) => {
             let port = listener.local_addr().ok().map(|address| address.port());
             let app = guard::guarded(routes::router(api.clone()), &api, port);
+            let app = app.into_make_service_with_connect_info::<Peer>();
             axum::serve(listener, app).with_graceful_shutdown(stopped).await
         }
         Listener::Unix(listener, path) => {
             let app = guard::guarded(routes::router(api.clone()), &api, None);
+            let app = app.into_make_service_with_connect_info::<Peer>();
             let served = axum::serve(listener, app).with_graceful_shutdown(stopped).await;
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(%error, "cannot remove {}", path.display());

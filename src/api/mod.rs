@@ -1,7 +1,7 @@
 //! The daemon's own HTTP API: what the CLI and other programs ask it.
 //!
-//! `guard` decides who may ask, `routes` answers, with `limits` and `control` for what is changed,
-//! `listen` binds and serves.
+//! `guard` decides who may ask, `routes` answers, with `limits` and `control` for what is changed and
+//! `submit` for what is sent, `listen` binds and serves.
 
 mod control;
 mod guard;
@@ -11,6 +11,7 @@ mod listen;
 mod plan;
 mod problem;
 mod routes;
+mod submit;
 mod why;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) use control::{HoldBody, PriorityBody};
 pub(crate) use keys::{ImportParams, SwitchKeyBody};
 pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
+pub(crate) use submit::options_of;
 
 pub use listen::{BindError, Listener, bind, serve};
 
@@ -28,6 +30,7 @@ use crate::engine::Event;
 use crate::engine::desk::Desk;
 use crate::engine::eta::Board;
 use crate::engine::run::Query;
+use crate::engine::submission::Submission;
 use crate::spool::Spool;
 use crate::store::Store;
 
@@ -44,8 +47,20 @@ struct Inner {
     spool: Arc<Spool>,
     queries: mpsc::Sender<Query>,
     events: mpsc::Sender<Event>,
+    submissions: mpsc::Sender<Submission>,
     scanned: watch::Receiver<bool>,
     board: Board,
+}
+
+/// Where requests are handed on to.
+#[derive(Debug)]
+pub struct Doors {
+    /// Questions to the engine.
+    pub queries: mpsc::Sender<Query>,
+    /// Events for the engine.
+    pub events: mpsc::Sender<Event>,
+    /// Files for the intake.
+    pub submissions: mpsc::Sender<Submission>,
 }
 
 impl Api {
@@ -55,11 +70,12 @@ impl Api {
         desk: Desk,
         store: Store,
         spool: Arc<Spool>,
-        queries: mpsc::Sender<Query>,
-        events: mpsc::Sender<Event>,
+        doors: Doors,
         scanned: watch::Receiver<bool>,
         board: Board,
     ) -> Self {
-        Self { inner: Arc::new(Inner { desk, store, spool, queries, events, scanned, board }) }
+        let Doors { queries, events, submissions } = doors;
+        let inner = Inner { desk, store, spool, queries, events, submissions, scanned, board };
+        Self { inner: Arc::new(inner) }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
-use super::{control, keys, limits, plan, why};
+use super::{control, keys, limits, plan, submit, why};
 use crate::caps;
 use crate::clock;
 use crate::config::KEYSTORE_BYTES_MAX;
@@ -48,7 +49,10 @@ pub(super) fn router(api: Api) -> Router {
             "/api/v1/keys/import",
             post(keys::import_keys).layer(DefaultBodyLimit::max(KEYSTORE_BYTES_MAX + 1)),
         )
-        .route("/api/v1/batches", get(list_batches))
+        .route(
+            "/api/v1/batches",
+            get(list_batches).post(submit::submit_batch.layer(DefaultBodyLimit::disable())),
+        )
         .route("/api/v1/batches/{id}", get(show_batch))
         .route("/api/v1/batches/{id}/why", get(why::batch_why))
         .route("/api/v1/batches/{id}/results", get(batch_results))

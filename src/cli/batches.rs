@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::client::{Daemon, Source, source};
+use super::follow::{Show, follow};
 use super::{EX_FAILURE, EX_UNAVAILABLE, Failure, Global, no_overrides, print, print_json};
 use crate::api::PriorityBody;
 use crate::caps;
@@ -74,6 +75,13 @@ enum What {
         #[arg(long, value_name = "KEY|LINE")]
         item: Option<String>,
     },
+    /// Shows how batches go on until they are over: exits with 0 when every item was answered, 2 when
+    /// some were not, 1 when one was cancelled or rejected
+    Follow {
+        /// Their ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
     /// Writes the results of a finished batch
     Results {
         /// Its id
@@ -86,8 +94,12 @@ enum What {
 
 pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
+    if let Some(What::Follow { ids }) = &args.what {
+        return follow(&config, ids, Show::of_terminal(args.json)).await;
+    }
     let source = source(&config).await?;
     let one = match args.what.unwrap_or(What::List) {
+        What::Follow { .. } => unreachable!("batches are followed above"),
         What::List => {
             let report = list(&config, &source).await?;
             if args.json {
@@ -181,6 +193,13 @@ async fn find(reader: &Reader, id: &str) -> Result<Batch, Failure> {
     found.ok_or_else(|| Failure::new(EX_FAILURE, no_batch(id)))
 }
 
+/// The batch as the database says; none where there is no such batch or database.
+pub(super) async fn from_database(config: &Config, id: &str) -> Option<BatchOut> {
+    let reader = Reader::open(&config.server.state_dir).ok()?;
+    let batch = reader.batch_by_uid(id).await.ok()??;
+    Some(shown(config, &batch))
+}
+
 fn shown(config: &Config, batch: &Batch) -> BatchOut {
     let directory = match batch.state {
         BatchState::Done | BatchState::Failed | BatchState::Cancelled if batch.succeeded > 0 => {
@@ -227,7 +246,7 @@ async fn results(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Re
     }
 }
 
-fn path_of(id: &str, rest: &str) -> String {
+pub(super) fn path_of(id: &str, rest: &str) -> String {
     // An id is hexadecimal and dashes; whatever else was typed must not change the path.
     let id: String = id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     format!("/api/v1/batches/{id}{rest}")
@@ -237,6 +256,6 @@ fn failed(error: &StoreError) -> Failure {
     Failure::of(EX_FAILURE)(error)
 }
 
-fn no_batch(id: &str) -> String {
+pub(super) fn no_batch(id: &str) -> String {
     format!("no batch {id}: its file may still be in incoming/, or was rejected (see rejected/)")
 }

@@ -3,14 +3,19 @@
 mod batches;
 mod check;
 mod client;
+mod content;
 mod demo;
 mod emulate;
+mod follow;
 mod hold;
 mod keys;
 mod limits;
+mod only_failed;
+mod options;
 mod plan;
 mod presets;
 mod reports;
+mod run;
 mod serve;
 mod submit;
 
@@ -59,9 +64,11 @@ enum Command {
     Demo(demo::Args),
     /// Runs the daemon
     Serve(serve::Args),
-    /// Puts job files into the spool and prints their batch ids
+    /// Runs job files to their end, with a daemon of its own if none runs
+    Run(run::Args),
+    /// Submits job files and prints their batch ids
     Submit(submit::Args),
-    /// Lists batches; shows, cancels, or reads the results of one
+    /// Lists batches; shows, follows, cancels, or reads the results of one
     Batches(batches::Args),
     /// Reports what was used
     Usage(reports::UsageArgs),
@@ -90,8 +97,10 @@ struct Failure {
 
 /// Exit codes of `sysexits.h` that scripts rely on.
 const EX_FAILURE: u8 = 1;
+const EX_PARTIAL: u8 = 2;
 const EX_USAGE: u8 = 64;
 const EX_UNAVAILABLE: u8 = 69;
+const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
 impl Failure {
@@ -137,7 +146,8 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&global, args, &env).await,
         Command::Demo(args) => demo::run(&global, args).await,
-        Command::Submit(args) => submit::run(&global, &args, &env),
+        Command::Submit(args) => submit::run(&global, args, &env).await,
+        Command::Run(args) => run::run(&global, args, &env).await,
         Command::Batches(args) => batches::run(&global, args, &env).await,
         Command::Usage(args) => reports::usage(&global, args, &env).await,
         Command::Limits(args) => limits::run(&global, args, &env).await,

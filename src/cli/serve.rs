@@ -76,7 +76,7 @@ async fn tell_queue(mut summary: watch::Receiver<Option<Summary>>) {
 
 /// A broken invariant in any task ends the daemon: better to stop, and to go on from the ledger at
 /// the next start, than to go on wrongly or to wait for ever for a task that is gone.
-fn stop_on_panic() {
+pub(super) fn stop_on_panic() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         told(panic);

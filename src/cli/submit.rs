@@ -1,158 +1,201 @@
-//! `tidegate submit`: job files into the spool, safely.
+//! `tidegate submit`: to the daemon, or into the spool for the next one.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
-use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print};
+use super::client::{self, Daemon};
+use super::content::{self, Content};
+use super::follow::{self, Show};
+use super::options::{BatchArgs, check_route, options};
+use super::{
+    EX_FAILURE, EX_UNAVAILABLE, EX_USAGE, Failure, Global, no_overrides, print, print_json,
+};
 use crate::clock;
-use crate::config::{Config, Env, ModelRule};
-use crate::engine::routes::{self, Wish};
-use crate::formats::{self, BatchOptions, BatchPace, InDoubt, OnBadLine, Priority};
-use crate::gate::limits::Allowance;
+use crate::config::{Config, Env};
+use crate::formats;
+use crate::report::batches::{BatchOut, SubmittedOut, SubmittedReport};
 use crate::spool;
+
+/// How long a daemon that went away while it took a file is waited for, in milliseconds.
+const PATIENCE_MS: u64 = 30_000;
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Options of `submit`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The job files
+    /// The job files; - is stdin, and needs --name
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Whose quota to use
-    #[arg(long)]
-    project: Option<String>,
-    /// The model
-    #[arg(long)]
-    model: Option<String>,
-    /// The configuration's pool of routes to take, instead of a model
-    #[arg(long)]
-    pool: Option<String>,
-    /// A model to try when the first choice is far off; may be given several times
-    #[arg(long, value_name = "MODEL")]
-    fallback: Vec<String>,
-    /// How far off that is, such as 30m
-    #[arg(long, value_name = "LENGTH")]
-    patience: Option<humantime::Duration>,
-    /// asap, or spread over the time until the deadline
-    #[arg(long)]
-    pace: Option<BatchPace>,
-    /// high, normal or low
-    #[arg(long)]
-    priority: Option<Priority>,
-    /// Who fairness is between
-    #[arg(long)]
-    tenant: Option<String>,
-    /// When it should be done (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    deadline: Option<DateTime<Utc>>,
-    /// What it may cost at most, in US dollars with at most six decimals
-    #[arg(long, value_name = "DOLLARS")]
-    max_cost: Option<String>,
-    /// Send nothing before this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    not_before: Option<DateTime<Utc>>,
-    /// What to call the results
+    #[command(flatten)]
+    options: BatchArgs,
+    /// What to call the results; of stdin what it is called, with the suffix
     #[arg(long)]
     name: Option<String>,
-    /// What to do when it is unknown whether a request was answered: retry, hold or fail
+    /// The id of the batch, a UUID: the same file is the same batch, however often it is submitted
+    #[arg(long, value_name = "UUID")]
+    id: Option<uuid::Uuid>,
+    /// Send only what has no answer in these results of the file
+    #[arg(long, value_name = "RESULTS")]
+    only_failed: Option<PathBuf>,
+    /// Show how it goes on until it is over
     #[arg(long)]
-    in_doubt: Option<InDoubt>,
-    /// What to do with a bad line: reject the file, or skip the line
+    follow: bool,
+    /// Wait until it is over
+    #[arg(long, conflicts_with = "follow")]
+    wait: bool,
+    /// One JSON document; with --follow one for each change, on a line
     #[arg(long)]
-    on_bad_line: Option<OnBadLine>,
+    json: bool,
 }
 
-pub(super) fn run(global: &Global, args: &Args, env: &Env) -> Result<u8, Failure> {
+/// A file, its options and where it is told from.
+struct Job {
+    content: Content,
+    options: Vec<(String, String)>,
+}
+
+pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
     let config = global.config(env, no_overrides())?;
-    check_route(&config, args)?;
-    let spool_dir = &config.server.spool_dir;
-    if !spool_dir.join("incoming").exists() {
-        // The daemon makes it too; the file waits there until one runs.
-        spool::Spool::open(spool_dir).map_err(|error| Failure::of(EX_FAILURE)(&error))?;
+    args.options.check()?;
+    let jobs = tokio::task::block_in_place(|| jobs(&args))?;
+    if jobs.is_empty() {
+        return Ok(0);
     }
-    for path in &args.files {
-        let shown = path.display();
-        let failed = |why: String| Failure::new(EX_FAILURE, format!("{shown}: {why}"));
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(|| failed("the file's name is not text".to_owned()))?;
-        formats::recognise(name).map_err(|error| failed(error.to_string()))?;
-        let mut file = File::open(path).map_err(|error| failed(error.to_string()))?;
-        let id = uuid::Uuid::now_v7();
-        let options = formats::sidecar_text(&options(args, id)?);
-        // What the daemon would refuse is told here, not in a file that nobody looks at.
-        formats::sidecar(&options).map_err(|error| Failure::of(EX_FAILURE)(&error))?;
-        spool::drop_in(spool_dir, name, &mut file, Some(&options))
-            .map_err(|error| Failure::of(EX_FAILURE)(&error))?;
-        print(&format!("{id}\n"));
+    let mut submitted = Vec::new();
+    let mut daemon = client::daemon(&config).await?;
+    let is_running = daemon.is_some();
+    for job in &jobs {
+        let out = if is_running {
+            let batch = send(&config, &mut daemon, &args.options, job).await?;
+            SubmittedOut { id: batch.id, file: batch.file, state: batch.state }
+        } else {
+            tokio::task::block_in_place(|| drop_in(&config, job))?
+        };
+        if !args.json {
+            print(&format!("{}\n", out.id));
+        }
+        submitted.push(out);
+    }
+    if !is_running {
+        eprintln!(
+            "No daemon answers: what was submitted waits in {}, and nothing of it is sent until \
+            one runs (tidegate serve).",
+            config.server.spool_dir.join("incoming").display()
+        );
+    }
+    let ids: Vec<_> = submitted.iter().map(|out| out.id.clone()).collect();
+    if args.follow {
+        return follow::follow(&config, &ids, Show::of_terminal(args.json)).await;
+    }
+    if args.json {
+        print_json(&SubmittedReport { batches: submitted });
+    }
+    if args.wait {
+        return follow::follow(&config, &ids, Show::Nothing).await;
     }
     Ok(0)
 }
 
-fn options(args: &Args, id: uuid::Uuid) -> Result<BatchOptions, Failure> {
-    let usage = |why: String| Failure::new(EX_USAGE, why);
-    let max_cost = args.max_cost.as_deref().map(|text| {
-        let why = || format!("--max-cost {text}: not US dollars with at most six decimals");
-        formats::micro_dollars(text).ok_or_else(|| usage(why()))
-    });
-    let patience = args.patience.map(|length| {
-        let ms = u64::try_from(length.as_millis()).ok();
-        ms.ok_or_else(|| usage("--patience is too long".to_owned()))
-    });
-    Ok(BatchOptions {
-        project: args.project.clone(),
-        model: args.model.clone(),
-        pool: args.pool.clone(),
-        fallback: (!args.fallback.is_empty()).then(|| args.fallback.clone()),
-        patience_ms: patience.transpose()?,
-        pace: args.pace,
-        priority: args.priority,
-        tenant: args.tenant.clone(),
-        deadline: args.deadline,
-        not_before: args.not_before,
-        name: args.name.clone(),
-        max_cost_micro_usd: max_cost.transpose()?,
-        in_doubt: args.in_doubt,
-        on_bad_line: args.on_bad_line,
-        template: None,
-        id: Some(id),
-    })
+fn jobs(args: &Args) -> Result<Vec<Job>, Failure> {
+    let usage = |why: &str| Err(Failure::new(EX_USAGE, why));
+    let is_stdin = |path: &PathBuf| path.as_os_str() == "-";
+    let one = args.files.len() == 1;
+    if !one && (args.id.is_some() || args.only_failed.is_some() || args.files.iter().any(is_stdin))
+    {
+        return usage("--id, --only-failed and - are for one file at a time");
+    }
+    let mut jobs = Vec::new();
+    for path in &args.files {
+        let mut options = args.options.pairs();
+        let mut name = args.name.as_ref();
+        let content = match (&args.only_failed, is_stdin(path)) {
+            (None, false) => Content::file(path)?,
+            (None, true) => Content::stdin(name.take().map(String::as_str))?,
+            (Some(_), true) => return usage("--only-failed takes a file, not stdin"),
+            (Some(results), false) => {
+                let (content, items) = Content::only_failed(path, results)?;
+                if items == 0 {
+                    let every = "every item of it has an answer: nothing is submitted";
+                    eprintln!("{}: {every}.", path.display());
+                    continue;
+                }
+                eprintln!("{items} items without an answer are submitted.");
+                content
+            }
+        };
+        options.extend(name.map(|name| ("name".to_owned(), name.clone())));
+        options.push(("id".to_owned(), args.id.unwrap_or_else(uuid::Uuid::now_v7).to_string()));
+        self::options(options.clone())?;
+        jobs.push(Job { content, options });
+    }
+    Ok(jobs)
 }
 
-/// What the daemon would refuse for its project, pool, models or cost is told at once.
-fn check_route(config: &Config, args: &Args) -> Result<(), Failure> {
-    let refuse = |why: String| Err(Failure::new(EX_USAGE, why));
-    let named = options(args, uuid::Uuid::nil())?;
-    let by_default = config.defaults.pool.is_some() && named.project.is_none();
-    let known = named.model.is_some() || config.defaults.model.is_some();
-    if named.pool.is_none() && !by_default && !known {
-        // The file's first line may name one; of the project enough is known.
-        let any = BatchOptions { model: Some("any".to_owned()), ..named };
-        return Wish::of(&any, config).map(drop).or_else(refuse);
-    }
-    let wish = match Wish::of(&named, config) {
-        Ok(wish) => wish,
-        Err(why) => return refuse(why),
-    };
-    if named.max_cost_micro_usd.is_some() {
-        // In place of a default the file's first line may name another model.
-        let defaults =
-            if named.model.is_some() || named.pool.is_some() { 0 } else { wish.first.len() };
-        let models = wish.models().split_off(defaults);
-        let models = models.iter().map(|(project, model)| (project.as_str(), model.as_str()));
-        if let Some(why) = routes::unpriced(models, config, clock::now().wall) {
-            return refuse(why);
+/// Submits to the daemon. The same id makes it the same batch, so it is tried again where it is
+/// not known what became of it.
+async fn send(
+    config: &Config,
+    daemon: &mut Option<Daemon>,
+    args: &BatchArgs,
+    job: &Job,
+) -> Result<BatchOut, Failure> {
+    let until = clock::now().boot.plus(PATIENCE_MS);
+    loop {
+        let failure = match &*daemon {
+            Some(known) => match submit(known, args, job.options.clone(), &job.content).await {
+                Err(failure) if failure.code == EX_UNAVAILABLE => failure,
+                ended => return ended,
+            },
+            None => Failure::new(EX_UNAVAILABLE, "the daemon has ended"),
+        };
+        if clock::now().boot > until || !job.content.is_repeatable() {
+            let id = job.options.iter().find(|(name, _)| name == "id");
+            let id = id.map(|(_, id)| id.as_str()).unwrap_or_default();
+            let again = format!("it may be taken in: --id {id} submits it once only");
+            return Err(Failure::new(failure.code, format!("{}; {again}", failure.message)));
         }
+        eprintln!("tidegate: {}: trying again", failure.message);
+        tokio::time::sleep(LOOK_AGAIN).await;
+        *daemon = client::daemon(config).await?;
     }
-    let Some(model) = &named.model else { return Ok(()) };
-    let name = &wish.first[0].project;
-    let rule = config.project(name).map(|project| project.allowance(model));
-    match rule {
-        Some(ModelRule::Known { allowance: Allowance::Off { source }, .. }) => {
-            refuse(format!("{model} is not offered to project {name} ({source})"))
-        }
-        Some(ModelRule::Known { .. } | ModelRule::Unknown) | None => Ok(()),
+}
+
+/// Submits once.
+pub(super) async fn submit(
+    daemon: &Daemon,
+    args: &BatchArgs,
+    mut options: Vec<(String, String)>,
+    content: &Content,
+) -> Result<BatchOut, Failure> {
+    if !daemon.is_socket() && !args.has_tenant() {
+        // Over TCP nobody else tells the daemon who asks.
+        let uid = rustix::process::geteuid().as_raw();
+        options.push(("tenant".to_owned(), format!("uid:{uid}")));
     }
+    let open = content.open()?;
+    let file_name = &content.file_name;
+    let submitted = daemon.submit(file_name, &options, open).await;
+    submitted
+        .map_err(|failure| Failure::new(failure.code, format!("{file_name}: {}", failure.message)))
+}
+
+/// Puts a file into `incoming/` for the next daemon.
+fn drop_in(config: &Config, job: &Job) -> Result<SubmittedOut, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::of(EX_FAILURE)(error);
+    let options = options(job.options.clone())?;
+    check_route(config, options.clone())?;
+    let root: &Path = &config.server.spool_dir;
+    if !root.join("incoming").exists() {
+        // The daemon makes it too; the file waits there until one runs.
+        spool::Spool::open(root).map_err(|error| failed(&error))?;
+    }
+    let file_name = &job.content.file_name;
+    let (first, mut reader) = content::peek(job.content.open()?.reader)
+        .map_err(|error| Failure::new(EX_FAILURE, format!("{file_name}: {error}")))?;
+    // What the file says of itself goes before what is said of it.
+    let own = formats::options_line(&first).ok().flatten().and_then(|options| options.id);
+    let id = own.or(options.id).map(|id| id.to_string()).unwrap_or_default();
+    let text = formats::sidecar_text(&options);
+    spool::drop_in(root, file_name, &mut reader, Some(&text)).map_err(|error| failed(&error))?;
+    Ok(SubmittedOut { id, file: file_name.clone(), state: "incoming".to_owned() })
 }

@@ -1,10 +1,11 @@
-//! A dropped file becomes a batch: claimed, entered, imported, opened; or rejected with every
-//! reason. Each step is durable before the next, and a start goes on where a crash cut it off.
+//! A dropped or submitted file becomes a batch: claimed, entered, imported, opened; or rejected
+//! with every reason. Each step is durable before the next, and a start goes on where a crash cut
+//! it off. To enter a file is quick and done in turn; imports queue behind, for one may be long.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use super::desk::{Desk, SharedRoutes};
 use super::dropped::{Rejection, Said, priority_of, refusal, said, source_of};
@@ -13,6 +14,7 @@ use super::import::{self, Ceiling, Imported};
 use super::routes::{self, Found, Speech, Wish};
 use super::run::Shell;
 use super::state::{BatchSetup, Event, RouteTo};
+use super::submission::Submission;
 use super::text;
 use crate::caps;
 use crate::clock;
@@ -24,17 +26,21 @@ use crate::spool::{Candidate, Claimed, SpoolError, Unpacked, Watcher};
 use crate::store::{Batch, BatchId, BatchState, NewBatch, ProjectSetup, Source, StoreError};
 use crate::telemetry::chain;
 
-/// The one who takes in dropped files, one at a time.
+/// The one who takes in files.
 #[derive(Debug)]
 pub struct Intake {
     /// What the engine's shell works with.
-    pub shell: Shell,
+    pub(super) shell: Shell,
     /// Where requests of each project and model go.
-    pub routes: SharedRoutes,
+    pub(super) routes: SharedRoutes,
     /// The configuration in force.
-    pub desk: Desk,
+    desk: Desk,
     /// Set once `incoming/` has been looked through for the first time.
-    pub scanned: watch::Sender<bool>,
+    scanned: watch::Sender<bool>,
+    /// One file is entered at a time: names and ids are looked for, then taken.
+    pub(super) turn: Mutex<()>,
+    /// Rings when a batch was entered. Which ones are to be imported stands in the database.
+    pub(super) entered: Notify,
 }
 
 /// What keeps a file from being taken in, now.
@@ -52,19 +58,10 @@ pub(super) enum IntakeError {
     },
 }
 
-/// What a look through `incoming/` came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Look {
-    /// Something in it needs another look soon.
-    soon: bool,
-    /// A file could not be taken in.
-    failed: bool,
-}
-
 /// What a file's options came to.
-struct Plan {
+pub(super) struct Plan {
     options: BatchOptions,
-    wish: Wish,
+    pub(super) wish: Wish,
     /// The first of the routes that can be had.
     first: RouteTo,
     /// How its records are read.
@@ -72,90 +69,119 @@ struct Plan {
 }
 
 impl Intake {
-    /// Goes on with what the last run left and takes in what is dropped, until told to stop. Every
+    /// Who takes in what is dropped into the shell's spool. `scanned` is set once `incoming/` has
+    /// been looked through for the first time.
+    #[must_use]
+    pub fn new(
+        shell: Shell,
+        routes: SharedRoutes,
+        desk: Desk,
+        scanned: watch::Sender<bool>,
+    ) -> Self {
+        let (turn, entered) = (Mutex::default(), Notify::new());
+        Self { shell, routes, desk, scanned, turn, entered }
+    }
+
+    /// Goes on with what the last run left and takes in what is dropped or submitted, until told to stop. Every
     /// step is durable before the next, so being cut off in an import is what a crash is: the next
     /// start goes on with it.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(
+        self,
+        submissions: mpsc::Receiver<Submission>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         tokio::select! {
-            () = self.work() => {}
+            () = self.work(submissions) => {}
             // Closed means the same as true.
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    async fn work(&mut self) {
+    async fn work(&self, submissions: mpsc::Receiver<Submission>) {
         if let Err(error) = self.clear_orphans().await {
             tracing::error!(error = %chain(&error), "cannot look through working/");
         }
         if let Err(error) = export::clear_left_over(&self.shell.store, self.shell.bodies).await {
             tracing::error!(error = %chain(&error), "cannot clear batches that ended");
         }
-        // By the last end, or by a full disk since.
-        let mut cut_off = true;
+        tokio::join!(self.watch_incoming(), self.take_submissions(submissions), self.import_all());
+    }
+
+    async fn watch_incoming(&self) {
         let hint = Arc::new(Notify::new());
         let ring = hint.clone();
         let _watcher = Watcher::start(self.shell.spool.incoming_path(), move || ring.notify_one());
         // No file is taken in at first sight, so this is quick, and the daemon is ready.
-        let mut look = self.scan().await;
+        let mut soon = self.scan().await;
         let _ = self.scanned.send(true);
         loop {
-            if cut_off {
-                cut_off = !self.resume().await;
-            }
-            let wait = if look.soon { caps::RESCAN_MS } else { caps::SCAN_MS };
+            let wait = if soon { caps::RESCAN_MS } else { caps::SCAN_MS };
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
-                () = hint.notified(), if !look.soon => {}
+                () = hint.notified(), if !soon => {}
             }
-            look = self.scan().await;
-            cut_off |= look.failed;
+            soon = self.scan().await;
         }
     }
 
-    /// Looks through `incoming/` once and takes in what is ready.
-    async fn scan(&mut self) -> Look {
+    /// Imports what was entered, one batch after the other: first what the last end cut off.
+    async fn import_all(&self) {
+        let mut whole = false;
+        loop {
+            whole = self.resume(!whole).await;
+            let retry = Duration::from_millis(caps::SCAN_MS);
+            tokio::select! {
+                () = self.entered.notified() => {}
+                () = tokio::time::sleep(retry), if !whole => {}
+            }
+        }
+    }
+
+    /// Looks through `incoming/` once and takes in what is ready; says whether something in it
+    /// needs another look soon.
+    async fn scan(&self) -> bool {
         let spool = self.shell.spool.clone();
         let boot = clock::now().boot;
         let scan = match tokio::task::spawn_blocking(move || spool.scan(boot)).await {
             Ok(Ok(scan)) => scan,
             Ok(Err(error)) => {
                 tracing::error!(error = %chain(&error), "cannot look through incoming/");
-                return Look::default();
+                return false;
             }
-            Err(_) => return Look::default(),
+            Err(_) => return false,
         };
-        let mut look = Look { soon: scan.unsettled > 0 || scan.left_out > 0, failed: false };
         for refused in &scan.refused {
             tracing::warn!(file.name = %refused.name, reason = %refused.reason,
                 "{} is left in incoming/: {}", refused.name, refused.reason);
         }
         for candidate in &scan.ready {
             if let Err(error) = self.accept(candidate).await {
-                look.failed = true;
                 tracing::error!(file.name = %candidate.name.escape_debug(), error = %chain(&error),
                     "cannot take in a file: it is kept and tried again");
             }
         }
-        look
+        scan.unsettled > 0 || scan.left_out > 0
     }
 
-    async fn accept(&mut self, candidate: &Candidate) -> Result<(), IntakeError> {
+    async fn accept(&self, candidate: &Candidate) -> Result<(), IntakeError> {
         let work = uuid::Uuid::now_v7().to_string();
         let claimed = {
             let (spool, candidate, work) =
                 (self.shell.spool.clone(), candidate.clone(), work.clone());
             blocking(move || spool.claim(&candidate, &work)).await?
         };
+        let _turn = self.turn.lock().await;
         let taken = self.take(candidate, claimed, &work).await;
+        self.entered.notify_one();
         if taken.is_err() {
             self.forget_copy(&work).await?;
         }
         taken
     }
 
-    /// Removes a copy that belongs to no batch, since its original is still in `incoming/`: tries
-    /// in vain must not fill the disk with copies.
-    async fn forget_copy(&self, work: &str) -> Result<(), IntakeError> {
+    /// Removes a copy that belongs to no batch, since its original is still in `incoming/` or with
+    /// the client: tries in vain must not fill the disk with copies.
+    pub(super) async fn forget_copy(&self, work: &str) -> Result<(), IntakeError> {
         let open = self.shell.store.reader().unfinished_batches().await?;
         if open.iter().any(|batch| batch.work == work) {
             return Ok(());
@@ -165,7 +191,7 @@ impl Intake {
     }
 
     async fn take(
-        &mut self,
+        &self,
         candidate: &Candidate,
         claimed: Claimed,
         work: &str,
@@ -190,24 +216,28 @@ impl Intake {
         };
         // Whoever gave it an id asks for a batch of its own.
         if id.is_none()
-            && let Some((open, uid)) = self.same_file(candidate, &source, &plan).await?
+            && let Some((open, uid)) = self.same_file(&candidate.name, &source, &plan).await?
         {
             tracing::info!(batch.id = %uid, "the same file again: batch {uid} is still open");
             self.shell.store.drop_again(open).await?;
             return self.drop_copy(candidate, work).await;
         }
-        self.enter(candidate, claimed, source, plan).await
+        self.enter(&candidate.name, &claimed, source, plan).await?;
+        let (spool, work) = (self.shell.spool.clone(), claimed.id);
+        let original = candidate.clone();
+        blocking(move || spool.release_original(&work, &original.name, &original.identity)).await?;
+        Ok(())
     }
 
-    /// The open batch that the same drop, asking for the same, has become before.
-    async fn same_file(
+    /// The open batch that the same file, asking for the same, has become before.
+    pub(super) async fn same_file(
         &self,
-        candidate: &Candidate,
+        file_name: &str,
         source: &Source,
         plan: &Plan,
     ) -> Result<Option<(BatchId, String)>, IntakeError> {
         let reader = self.shell.store.reader();
-        let Some((id, uid)) = reader.same_file(&candidate.name, source).await? else {
+        let Some((id, uid)) = reader.same_file(file_name, source).await? else {
             return Ok(None);
         };
         let batch = reader.batch(id).await?;
@@ -240,7 +270,7 @@ impl Intake {
     }
 
     /// What the file asks for, or why it cannot be had.
-    async fn plan(&mut self, said: Said) -> Result<Result<Plan, String>, IntakeError> {
+    pub(super) async fn plan(&self, said: Said) -> Result<Result<Plan, String>, IntakeError> {
         let Said { family, head, mut options } = said;
         if options.model.is_none() && options.pool.is_none() {
             options.model = head.model(family);
@@ -299,22 +329,23 @@ impl Intake {
         Ok(())
     }
 
-    async fn enter(
+    /// Makes a batch of a file, durably. It waits for its import.
+    pub(super) async fn enter(
         &self,
-        candidate: &Candidate,
-        claimed: Claimed,
+        file_name: &str,
+        claimed: &Claimed,
         source: Source,
         plan: Plan,
-    ) -> Result<(), IntakeError> {
+    ) -> Result<Batch, IntakeError> {
         let Plan { options, wish, first, form } = plan;
-        let name = formats::recognise(&candidate.name).expect("planned files are known");
+        let name = formats::recognise(file_name).expect("planned files are known");
         let out_name = self.free_name(options.name.as_deref().unwrap_or(name.stem)).await?;
         let uid = options.id.map_or_else(|| claimed.id.clone(), |id| id.to_string());
         let owner = format!("uid:{}", claimed.source.uid);
         let batch = NewBatch {
             uid: uid.clone(),
             work: claimed.id.clone(),
-            file_name: candidate.name.clone(),
+            file_name: file_name.to_owned(),
             out_name,
             dialect: form.dialect.as_str().to_owned(),
             project_id: first.project,
@@ -337,13 +368,10 @@ impl Intake {
             submitted_at: clock::now().wall,
         };
         let id = self.shell.store.enter_batch(batch).await?;
-        let (spool, work) = (self.shell.spool.clone(), claimed.id.clone());
-        let original = candidate.clone();
-        blocking(move || spool.release_original(&work, &original.name, &original.identity)).await?;
         let batch = self.shell.store.reader().batch(id).await?;
-        tracing::info!(batch.id = %uid, file.name = %candidate.name.escape_debug(),
+        tracing::info!(batch.id = %uid, file.name = %file_name.escape_debug(),
             project.name = %batch.project, "batch {uid} is accepted");
-        self.import(&batch).await
+        Ok(batch)
     }
 
     async fn free_name(&self, wanted: &str) -> Result<String, IntakeError> {
@@ -463,8 +491,9 @@ impl Intake {
         .await
     }
 
-    /// Goes on with every import that was cut off; false when one was cut off again.
-    async fn resume(&self) -> bool {
+    /// Imports every batch that was entered, and `with_open` tells the engine of the open ones;
+    /// false when something of it did not come about.
+    async fn resume(&self, with_open: bool) -> bool {
         let open = match self.shell.store.reader().unfinished_batches().await {
             Ok(open) => open,
             Err(error) => {
@@ -477,8 +506,9 @@ impl Intake {
             let resumed = match batch.state {
                 BatchState::Importing => self.resume_import(batch).await,
                 // Known already, unless the word of it was lost to a failed read.
-                BatchState::Open => self.tell_open(batch).await,
-                BatchState::Done
+                BatchState::Open if with_open => self.tell_open(batch).await,
+                BatchState::Open
+                | BatchState::Done
                 | BatchState::Failed
                 | BatchState::Cancelled
                 | BatchState::Rejected => Ok(()),

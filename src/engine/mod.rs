@@ -6,7 +6,8 @@
 //! an answer into what is written, `estimate` says what a request weighs, `learn` what a 429 means,
 //! `keys` which key is next, and `desk` is where limits and keys are changed. `endpoints` says
 //! where requests go, `start` rebuilds the state from the ledger, `routes` says where a batch may
-//! go, `outlook` when it will be done, `intake` turns dropped files into batches, `export` finished
+//! go, `outlook` when it will be done, `intake` turns dropped files
+//! into batches and `submission` those of clients, `export` finished
 //! batches into results files, and `retry` failed items into a new file.
 
 pub(crate) mod answers;
@@ -33,6 +34,7 @@ pub mod run;
 mod setup;
 pub mod start;
 mod state;
+pub mod submission;
 mod supply;
 #[cfg(test)]
 mod tests;

@@ -153,6 +153,31 @@ pub struct RetryOut {
     pub items: u64,
 }
 
+/// What was submitted: `tidegate submit --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedReport {
+    /// In the order of the command line.
+    pub batches: Vec<SubmittedOut>,
+}
+
+/// One submitted file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedOut {
+    /// The id of its batch.
+    pub id: String,
+    /// What it is called.
+    pub file: String,
+    /// As that of a batch, or `incoming`: it waits in that directory for a daemon.
+    pub state: String,
+}
+
+/// What a run came to: `tidegate run --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// In the order of the command line.
+    pub batches: Vec<BatchOut>,
+}
+
 impl BatchesReport {
     /// The list of batches that stand as `batches` say.
     #[must_use]
@@ -162,6 +187,18 @@ impl BatchesReport {
 }
 
 impl BatchOut {
+    /// Whether nothing more becomes of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state.as_str(), "importing" | "open")
+    }
+
+    /// How many of its items have come to their end.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.items.saturating_sub(self.queued)
+    }
+
     /// The same with what is expected of it.
     #[must_use]
     pub fn with_eta(self, eta: Option<Eta>) -> Self {

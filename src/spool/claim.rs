@@ -16,7 +16,7 @@ use crate::gate::units::UnixMs;
 
 /// The copied file in `working/ID`.
 pub(super) const INPUT: &str = "input";
-const INPUT_PART: &str = "input.part";
+pub(super) const INPUT_PART: &str = "input.part";
 
 /// A file copied into `working/`, durable. The dropped file is still in `incoming/`.
 #[derive(Clone, Debug, PartialEq, Eq)]

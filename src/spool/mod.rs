@@ -7,7 +7,7 @@
 //!
 //! The way of one file: [`Spool::scan`] finds it, [`Spool::claim`] copies it, the caller commits
 //! the batch, [`Spool::release_original`] removes the dropped file, and [`Spool::finish`] or
-//! [`Spool::reject`] ends it. Each step may be repeated after a crash at any point.
+//! [`Spool::reject`] ends it. What a client sends goes to [`Spool::receive`] instead of the first two. Each step may be repeated after a crash at any point.
 //!
 //! `incoming/` is written by other users, so its entries are hostile until proven: they are only
 //! reached through the directory's descriptor, by one checked name, without following links.
@@ -20,6 +20,7 @@ mod drop_in;
 mod error;
 mod finish;
 mod name;
+mod receive;
 mod records;
 mod scan;
 mod unpack;
@@ -32,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use answers::AnswersFile;
+pub(crate) use caps::FILE_MAX_BYTES;
 pub use claim::{Claimed, Release, Sidecar};
 pub use drop_in::drop_in;
 pub use error::{Refusal, SpoolError};

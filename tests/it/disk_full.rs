@@ -107,3 +107,22 @@ async fn an_import_that_met_a_full_disk_goes_on_without_a_restart() {
     assert_eq!(site.list("incoming"), [""; 0]);
     daemon.stop(&site).await;
 }
+
+/// A file that is sent to a spool without room for it is refused, and leaves the room that was.
+#[tokio::test]
+async fn a_submission_that_does_not_fit_is_refused_and_leaves_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(outside.path().join("disk"), 1);
+    let site = Site::new(&project("demo", "http://127.0.0.1:9", ""));
+    let spool = site.path("spool").display().to_string();
+    site.edit_config(&spool, &disk.dir.display().to_string());
+    let daemon = site.serve().await;
+    let later = "not_before=2099-01-01T00:00:00Z";
+    let (status, problem) =
+        daemon.submit(&format!("file=large.txt&{later}"), &"a prompt\n".repeat(300_000)).await;
+    assert_eq!(status, 507, "{problem}");
+    assert_eq!(fs::read_dir(disk.dir.join("working")).unwrap().count(), 0);
+    let (status, batch) = daemon.submit(&format!("file=small.txt&{later}"), "a prompt\n").await;
+    assert_eq!(status, 201, "{batch}");
+    daemon.stop(&site).await;
+}

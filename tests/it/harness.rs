@@ -156,10 +156,16 @@ impl Site {
 
     /// Starts a command of the binary, with its output in files.
     pub(crate) fn spawn(&self, args: &[&str]) -> Daemon {
+        self.spawn_with(args, |_| {})
+    }
+
+    /// The same, with something else about the process, such as its user.
+    pub(crate) fn spawn_with(&self, args: &[&str], with: impl FnOnce(&mut Command)) -> Daemon {
         let n = self.children.get() + 1;
         self.children.set(n);
         let log = self.path(&format!("{n:02}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
             .arg("--config")
             .arg(self.config())
             .args(args)
@@ -168,21 +174,26 @@ impl Site {
             .env("TIDEGATE_LEAKED_KEY", LEAKED_KEY)
             .stdin(Stdio::null())
             .stdout(File::create(log.with_extension("out")).unwrap())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(File::create(&log).unwrap());
+        with(&mut command);
+        let child = command.spawn().unwrap();
         Daemon { child, log, address: None }
     }
 
     /// Runs a command to its end.
     pub(crate) async fn run(&self, args: &[&str]) -> Ended {
-        let mut child = self.spawn(args);
+        self.run_with(args, |_| {}).await
+    }
+
+    /// The same, with something else about the process.
+    pub(crate) async fn run_with(&self, args: &[&str], with: impl FnOnce(&mut Command)) -> Ended {
+        self.end(self.spawn_with(args, with)).await
+    }
+
+    /// Waits for the end of a command.
+    pub(crate) async fn end(&self, mut child: Daemon) -> Ended {
         let status = child.ended(self).await;
-        Ended {
-            code: status.code().unwrap_or(-1),
-            stdout: fs::read_to_string(child.log.with_extension("out")).unwrap(),
-            stderr: child.log(),
-        }
+        Ended { code: status.code().unwrap_or(-1), stdout: child.out(), stderr: child.log() }
     }
 
     /// Runs a command that must end well, and returns what it printed.
@@ -301,6 +312,28 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// What it wrote to stdout so far.
+    pub(crate) fn out(&self) -> String {
+        fs::read_to_string(self.log.with_extension("out")).unwrap()
+    }
+
+    /// SIGINT, as Ctrl-C sends it.
+    pub(crate) fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+
+    /// Submits a job file over TCP: the status and the answer.
+    pub(crate) async fn submit(&self, question: &str, body: &str) -> (u16, Value) {
+        let (address, length) = (self.address.unwrap(), body.len());
+        let request = format!(
+            "POST /api/v1/batches?{question} HTTP/1.0\r\nHost: {address}\r\nContent-Length: \
+             {length}\r\n\r\n{body}"
+        );
+        let (status, answer) = http(address, &request).await;
+        (status, serde_json::from_str(&answer).unwrap())
+    }
+
     /// Asks its API: the status and the document.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let (status, body) = http_get(self.address.unwrap(), path).await;
@@ -340,6 +373,11 @@ impl Daemon {
             Some(self.bucket(model).await).filter(&is)
         })
         .await
+    }
+
+    /// Where it listens on TCP.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.unwrap()
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -394,7 +432,7 @@ async fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     http(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")).await
 }
 
-async fn http(address: SocketAddr, request: &str) -> (u16, String) {
+pub(crate) async fn http(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

@@ -22,5 +22,7 @@ mod limits;
 mod plan;
 mod pools;
 mod refusals;
+mod run;
 mod startup;
+mod submit;
 mod virtual_time;

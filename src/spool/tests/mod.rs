@@ -5,6 +5,7 @@ mod answers;
 mod claim;
 mod drop_in;
 mod finish;
+mod receive;
 mod records;
 mod scan;
 mod unpack;

@@ -1,7 +1,7 @@
 //! The daemon's own HTTP API: what the CLI and other programs ask it.
 //!
-//! `guard` decides who may ask, `routes` answers, with `limits` and `control` for what is changed and
-//! `submit` for what is sent, `listen` binds and serves.
+//! `guard` decides who may ask, `routes` answers, with `limits` and `control` for what is changed
+//! and `submit` for what is sent, `listen` binds and serves.
 
 mod control;
 mod guard;

@@ -75,8 +75,8 @@ enum What {
         #[arg(long, value_name = "KEY|LINE")]
         item: Option<String>,
     },
-    /// Shows how batches go on until they are over: exits with 0 when every item was answered, 2 when
-    /// some were not, 1 when one was cancelled or rejected
+    /// Shows how batches go on until they are over: exits with 0 when every item was answered, 2
+    /// when some were not, 1 when one was cancelled or rejected
     Follow {
         /// Their ids
         #[arg(required = true, value_name = "ID")]

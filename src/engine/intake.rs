@@ -82,9 +82,9 @@ impl Intake {
         Self { shell, routes, desk, scanned, turn, entered }
     }
 
-    /// Goes on with what the last run left and takes in what is dropped or submitted, until told to stop. Every
-    /// step is durable before the next, so being cut off in an import is what a crash is: the next
-    /// start goes on with it.
+    /// Goes on with what the last run left and takes in what is dropped or submitted, until told to
+    /// stop. Every step is durable before the next, so being cut off in an import is what a crash
+    /// is: the next start goes on with it.
     pub async fn run(
         self,
         submissions: mpsc::Receiver<Submission>,

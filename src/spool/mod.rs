@@ -7,7 +7,8 @@
 //!
 //! The way of one file: [`Spool::scan`] finds it, [`Spool::claim`] copies it, the caller commits
 //! the batch, [`Spool::release_original`] removes the dropped file, and [`Spool::finish`] or
-//! [`Spool::reject`] ends it. What a client sends goes to [`Spool::receive`] instead of the first two. Each step may be repeated after a crash at any point.
+//! [`Spool::reject`] ends it. What a client sends begins with [`Spool::receive`] instead. Each
+//! step may be repeated after a crash at any point.
 //!
 //! `incoming/` is written by other users, so its entries are hostile until proven: they are only
 //! reached through the directory's descriptor, by one checked name, without following links.

@@ -16,10 +16,10 @@ use super::routes::{Answer, stopping};
 use crate::caps;
 use crate::clock;
 use crate::engine::why::RouteHoldup;
-use crate::formats::{self, Dialect};
+use crate::formats::{self, Dialect, Family};
 use crate::report::explain::explain;
 use crate::report::why::{HeadOut, RouteWhy, WhyReport, line_of};
-use crate::spool::{Content, LineReader};
+use crate::spool::{Content, RecordReader};
 use crate::store::{Batch, BatchId, QueuedItem};
 
 #[derive(Deserialize)]
@@ -133,10 +133,10 @@ impl Api {
 /// The number of the line whose item has this key.
 fn line_with(path: PathBuf, dialect: Dialect, key: &str) -> std::io::Result<Option<u32>> {
     let file = BufReader::new(File::open(path)?);
-    let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
-    while let Some(line) = lines.next_line()? {
+    let mut lines = RecordReader::new(file, Family::Jsonl, caps::LINE_MAX_BYTES);
+    while let Some(line) = lines.next_record()? {
         if let Content::Bytes(bytes) = line.content
-            && formats::key_of(dialect, line.number, bytes) == key
+            && formats::key_of(dialect, None, line.number, bytes) == key
         {
             return Ok(u32::try_from(line.number).ok());
         }

@@ -12,15 +12,16 @@ use super::{EX_FAILURE, EX_USAGE, Failure, Global, no_overrides, print, print_js
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, Env, ModelRule};
+use crate::engine::dropped;
 use crate::engine::import;
 use crate::engine::routes::Wish;
 use crate::engine::start;
-use crate::formats::{self, BatchOptions, Priority};
+use crate::formats::{self, BatchOptions, Family, Priority};
 use crate::gate::limits::{Allowance, Limit};
 use crate::report::plan::{PlanBody, PlanError, PlanFile, PlanReport, PromptRun, plan, set_tier};
 use crate::report::plan_text;
 use crate::schedule::forecast::STARTS_MOST;
-use crate::spool::{Content, LineReader};
+use crate::spool::{Content, RecordReader};
 use crate::store::{NewItem, Reader, SetLimit, Store};
 
 /// Files that take longer to read than one waits without a sign.
@@ -141,7 +142,7 @@ fn read_file(path: &Path, args: &Args, config: &Config, exact: usize) -> Result<
     let misused = |why: String| Failure::new(EX_USAGE, format!("{}: {why}", path.display()));
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| told("the file's name is not text".to_owned()))?;
-    let (dialect, _) = formats::recognise(name).map_err(|error| misused(error.to_string()))?;
+    let dialect = dropped::dialect(name).map_err(misused)?;
     let options = options_of(path, args).map_err(misused)?;
     let limits = ceilings(&options, args, config).map_err(misused)?;
     let models: Vec<_> =
@@ -184,13 +185,14 @@ fn options_of(path: &Path, args: &Args) -> Result<BatchOptions, String> {
     };
     let file = File::open(path).map_err(|error| error.to_string())?;
     let most = u64::try_from(caps::OPTIONS_MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    let mut lines = LineReader::new(BufReader::new(file.take(most)), caps::OPTIONS_MAX_BYTES);
-    let first = lines.next_line().map_err(|error| error.to_string())?;
+    let file = BufReader::new(file.take(most));
+    let mut lines = RecordReader::new(file, Family::Jsonl, caps::OPTIONS_MAX_BYTES);
+    let first = lines.next_record().map_err(|error| error.to_string())?;
     let within = match first.map(|line| line.content) {
         Some(Content::Bytes(bytes)) => {
             formats::options_line(bytes).map_err(|error| format!("line 1: {error}"))?
         }
-        Some(Content::TooLong { .. }) | None => None,
+        Some(Content::TooLong { .. } | Content::Broken(_)) | None => None,
     };
     let of_file = within.unwrap_or_default().merged_over(beside);
     // A pool or a model of the command line takes the place of the other in the file.

@@ -116,6 +116,7 @@ fn options(args: &Args, id: uuid::Uuid) -> Result<BatchOptions, Failure> {
         max_cost_micro_usd: max_cost.transpose()?,
         in_doubt: args.in_doubt,
         on_bad_line: args.on_bad_line,
+        template: None,
         id: Some(id),
     })
 }

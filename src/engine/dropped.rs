@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::import::{self, Imported};
 use super::intake::IntakeError;
-use crate::formats::{self, BatchOptions, Priority};
+use crate::formats::{self, BatchOptions, Dialect, Family, Packing, Priority};
 use crate::spool::{Claimed, Sidecar};
 use crate::store::Source;
 use crate::telemetry::chain;
@@ -52,8 +52,8 @@ pub(super) async fn options(
     file_name: &str,
     claimed: &Claimed,
 ) -> Result<Result<BatchOptions, String>, IntakeError> {
-    if let Err(error) = formats::recognise(file_name) {
-        return Ok(Err(error.to_string()));
+    if let Err(reason) = dialect(file_name) {
+        return Ok(Err(reason));
     }
     let beside = match &claimed.sidecar {
         Sidecar::Absent => BatchOptions::default(),
@@ -75,6 +75,18 @@ pub(super) async fn options(
         Ok(None) => Ok(beside),
         Err(error) => Err(format!("line 1: {error}")),
     })
+}
+
+/// The dialect of a file, if it is one that is taken in.
+pub(crate) fn dialect(file_name: &str) -> Result<Dialect, String> {
+    let name = formats::recognise(file_name).map_err(|error| error.to_string())?;
+    match (name.family, name.packing) {
+        (Family::Jsonl, Packing::Plain) => Ok(Dialect::GeminiJsonl),
+        (Family::Text, Packing::Plain) => Ok(Dialect::Text),
+        (Family::Jsonl | Family::Json | Family::Text | Family::Csv, _) => {
+            Err("only plain .jsonl and .txt files are taken in".to_owned())
+        }
+    }
 }
 
 pub(crate) fn priority_of(options: &BatchOptions) -> u8 {

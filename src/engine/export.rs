@@ -171,7 +171,7 @@ fn write_line(
     }
     let text = input.line(item.offset, item.bytes)?;
     let dialect = batch.dialect.parse().unwrap_or(Dialect::GeminiJsonl);
-    let key = formats::key_of(dialect, BatchId::line_of_item(item.id), &text);
+    let key = formats::key_of(dialect, None, BatchId::line_of_item(item.id), &text);
     let cut_off = "it is unknown whether the request was answered: the daemon was stopped while it \
         was under way, and the batch asks for such items to fail";
     let (code, status, message) = match &batch.stopped {

@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 
 use super::intake::IntakeError;
 use crate::caps;
-use crate::formats::{self, Dialect};
+use crate::formats::{self, Dialect, Family};
 use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
-use crate::spool::{Content, LineReader};
+use crate::spool::{Content, RecordReader};
 use crate::store::{Batch, BatchId, NewItem, Store, TextWeight};
 
 /// A line that cannot be an item.
@@ -132,11 +132,12 @@ pub(super) async fn import(
 pub(super) async fn first_line(path: PathBuf) -> Result<Vec<u8>, IntakeError> {
     let at = path.clone();
     let read = move || {
-        let mut lines = LineReader::new(BufReader::new(File::open(at)?), caps::OPTIONS_MAX_BYTES);
-        Ok(match lines.next_line()? {
+        let file = BufReader::new(File::open(at)?);
+        let mut lines = RecordReader::new(file, Family::Jsonl, caps::OPTIONS_MAX_BYTES);
+        Ok(match lines.next_record()? {
             Some(line) => match line.content {
                 Content::Bytes(bytes) => bytes.to_vec(),
-                Content::TooLong { .. } => Vec::new(),
+                Content::TooLong { .. } | Content::Broken(_) => Vec::new(),
             },
             None => Vec::new(),
         })
@@ -186,8 +187,8 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
 
     fn run(mut self, file: File) -> io::Result<Imported> {
         let file = BufReader::with_capacity(1 << 20, file);
-        let mut lines = LineReader::new(file, caps::LINE_MAX_BYTES);
-        while let Some(line) = lines.next_line()? {
+        let mut lines = RecordReader::new(file, Family::Jsonl, caps::LINE_MAX_BYTES);
+        while let Some(line) = lines.next_record()? {
             let (number, offset) = (line.number, line.offset);
             self.bytes = offset;
             let Some(short) = u32::try_from(number).ok().filter(|_| self.has_room()) else {
@@ -204,6 +205,10 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                     self.bad(short, offset, length, &[], reason);
                 }
                 Content::Bytes(bytes) => self.line(short, offset, bytes),
+                Content::Broken(broken) => {
+                    self.done.unusable = Some(broken.to_string());
+                    break;
+                }
             }
             if self.slice.len() >= caps::IMPORT_SLICE && !self.flush() {
                 break;
@@ -222,7 +227,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
             return;
         }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        let parsed = match formats::parse_line(self.dialect, u64::from(number), bytes) {
+        let parsed = match formats::parse_line(self.dialect, None, u64::from(number), bytes) {
             Ok(None) => return,
             Ok(Some(line)) => line,
             Err(error) => return self.bad(number, offset, length, bytes, error.to_string()),
@@ -273,7 +278,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
     /// not rejected for it, it has a results line like every other.
     fn bad(&mut self, number: u32, offset: u64, length: u64, bytes: &[u8], reason: String) {
         self.done.bad_lines += 1;
-        let key = formats::key_of(self.dialect, u64::from(number), bytes);
+        let key = formats::key_of(self.dialect, None, u64::from(number), bytes);
         let line = formats::error_line(&key, 400, "INVALID_ARGUMENT", &reason, None);
         self.slice.push(NewItem {
             id: self.batch.item(number),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::desk::{Desk, SharedRoutes};
-use super::dropped::{Rejection, options, priority_of, refusal, source_of};
+use super::dropped::{self, Rejection, options, priority_of, refusal, source_of};
 use super::import::{self, Ceiling, Imported};
 use super::routes::{self, Found, Wish};
 use super::run::Shell;
@@ -285,7 +285,8 @@ impl Intake {
         plan: Plan,
     ) -> Result<(), IntakeError> {
         let Plan { options, wish, first } = plan;
-        let (dialect, stem) = formats::recognise(&candidate.name).expect("planned files are known");
+        let stem = formats::recognise(&candidate.name).expect("planned files are known").stem;
+        let dialect = dropped::dialect(&candidate.name).expect("planned files are known");
         let out_name = self.free_name(options.name.as_deref().unwrap_or(stem)).await?;
         let uid = options.id.map_or_else(|| claimed.id.clone(), |id| id.to_string());
         let owner = format!("uid:{}", claimed.source.uid);

@@ -16,7 +16,7 @@ use super::dropped::hex;
 use super::export::outcome_of;
 use crate::caps;
 use crate::config::Config;
-use crate::formats::{self, BatchOptions, Dialect, Priority};
+use crate::formats::{self, BatchOptions, Dialect, Priority, Wire};
 use crate::gate::units::UnixMs;
 use crate::spool::{self, Spool, SpoolError};
 use crate::store::{Batch, BatchId, ItemLine, Reader, StoreError};
@@ -177,6 +177,7 @@ fn options(batch: &Batch, config: &Config, id: Uuid, name: &str) -> BatchOptions
         max_cost_micro_usd: batch.max_cost_nanos.map(|nanos| nanos / 1_000),
         in_doubt: batch.in_doubt.parse().ok(),
         on_bad_line: batch.on_bad_line.parse().ok(),
+        template: None,
         id: Some(id),
     }
 }
@@ -212,10 +213,11 @@ impl FailedLines {
         let mut line = vec![0; length];
         self.input.read_exact_at(&mut line, item.offset)?;
         if self.dialect == Dialect::Text {
-            let body = formats::request_body(self.dialect, &line).map_err(io::Error::other)?;
+            let request = formats::request_body(self.dialect, None, Wire::Gemini, "", &line)
+                .map_err(io::Error::other)?;
             let key = BatchId::line_of_item(item.id);
             line = format!("{{\"key\":\"{key}\",\"request\":").into_bytes();
-            line.extend(body);
+            line.extend(request.body);
             line.push(b'}');
         }
         line.push(b'\n');
@@ -251,6 +253,6 @@ mod tests {
         let name = retry_name(&long);
         assert!(name.len() <= formats::NAME_BYTES_MAX && name.starts_with("ééé"), "{name}");
         let drop = format!("{name}.jsonl");
-        assert_eq!(formats::recognise(&drop).map(|(_, stem)| stem.len()), Ok(name.len()));
+        assert_eq!(formats::recognise(&drop).map(|name| name.stem.len()), Ok(name.len()));
     }
 }

@@ -203,9 +203,9 @@ impl Shell {
                 return Event::Unreadable { id, key: number.to_string(), reason, lost };
             }
         };
-        let key = formats::key_of(order.dialect, number, &line);
-        let body = match formats::request_body(order.dialect, &line) {
-            Ok(body) => Bytes::from(body),
+        let key = formats::key_of(order.dialect, None, number, &line);
+        let body = match body_of(&order, &line) {
+            Ok(body) => body,
             Err(error) => {
                 let reason = format!("the accepted file has changed: {error}");
                 return Event::Unreadable { id, key, reason, lost: true };
@@ -243,12 +243,12 @@ impl Shell {
     async fn count(&self, order: SendOrder) -> Event {
         let (batch, item) = (BatchId::of_item(order.item.id), order.item.id);
         let body = match self.read_line(&order).await {
-            Ok(line) => formats::request_body(order.dialect, &line).ok(),
+            Ok(line) => body_of(&order, &line).ok(),
             Err(_) => None,
         };
         let Some(body) = body else { return Event::Counted { batch, item, tokens: None } };
         let (base_url, key) = self.endpoints.find(order.project, order.key);
-        let call = Call { base_url, model: order.model.clone(), key, body: Bytes::from(body) };
+        let call = Call { base_url, model: order.model.clone(), key, body };
         let tokens = match self.client.count_tokens(call).await {
             Ok(tokens) => Some(tokens),
             Err(error) => {
@@ -291,7 +291,7 @@ impl Shell {
                 let line = self.line_of(&batch.work, &item).await.unwrap_or_default();
                 let dialect = batch.dialect.parse().unwrap_or(formats::Dialect::GeminiJsonl);
                 let number = BatchId::line_of_item(item.id);
-                let key = formats::key_of(dialect, number, &line);
+                let key = formats::key_of(dialect, None, number, &line);
                 let line = formats::error_line(&key, 400, "OUT_OF_RANGE", &reason, None);
                 String::from_utf8(line).ok()
             }
@@ -352,6 +352,13 @@ impl Shell {
         }
         Event::Sealed { project, before }
     }
+}
+
+/// The body to send for an item.
+fn body_of(order: &SendOrder, line: &[u8]) -> Result<Bytes, formats::LineError> {
+    let wire = formats::Wire::Gemini;
+    let request = formats::request_body(order.dialect, None, wire, &order.model, line)?;
+    Ok(Bytes::from(request.body))
 }
 
 /// Tries a write until it is done, ever more patiently.

@@ -31,14 +31,23 @@ pub enum LineError {
         column: usize,
     },
     /// Some other JSON value.
-    #[error("not a JSON object; a line is {{\"key\": …, \"request\": {{…}}}}")]
-    NotObject,
-    /// A request for an `OpenAI` batch.
     #[error(
-        "a line of the OpenAI batch dialect (\"custom_id\", \"body\"), which is not accepted; \
-         a line is {{\"key\": …, \"request\": {{…}}}}"
+        "not a JSON object; a line is {{\"key\": …, \"request\": {{…}}}}, or \
+         {{\"custom_id\": …, \"method\": \"POST\", \"url\": …, \"body\": {{…}}}}"
+    )]
+    NotObject,
+    /// A request for an `OpenAI` batch among those for Gemini's.
+    #[error(
+        "a line of the OpenAI batch dialect (\"custom_id\", \"body\") in a file of the Gemini \
+         dialect; put it into a file of its own"
     )]
     OpenAi,
+    /// A request for a Gemini batch among those for `OpenAI`'s.
+    #[error(
+        "a line of the Gemini batch dialect (\"key\", \"request\") in a file of the OpenAI \
+         dialect; put it into a file of its own"
+    )]
+    Gemini,
     /// `tidegate` on a later line, or beside something else.
     #[error("\"tidegate\" options are accepted on the first line only, with nothing beside them")]
     OptionsMisplaced,
@@ -48,9 +57,56 @@ pub enum LineError {
     /// No `key`.
     #[error("\"key\" is missing")]
     KeyMissing,
-    /// A `key` of another type, too long, or unprintable.
-    #[error("\"key\" must be a string of 1 to 512 bytes without control characters")]
-    KeyInvalid,
+    /// No `custom_id`.
+    #[error("\"custom_id\" is missing")]
+    CustomIdMissing,
+    /// A key of another type, too long, or unprintable.
+    #[error("\"{field}\" must be a string of 1 to 512 bytes without control characters")]
+    KeyInvalid {
+        /// Where it stands.
+        field: &'static str,
+    },
+    /// The same in a row.
+    #[error("the key column must have 1 to 512 bytes without control characters")]
+    RowKeyInvalid,
+    /// A row that is longer or shorter than the header.
+    #[error(
+        "the row has {found} fields and the header {expected}; put a field with commas, quotes or \
+         newlines into quotes, and double the quotes in it"
+    )]
+    Fields {
+        /// Fields of the row.
+        found: usize,
+        /// Fields of the header.
+        expected: usize,
+    },
+    /// A row whose prompt is white space.
+    #[error("the prompt of the row is empty")]
+    PromptBlank,
+    /// A row of a file whose header was not read.
+    #[error("the header of the file is missing")]
+    TemplateMissing,
+    /// Another `method`, or none.
+    #[error("\"method\" must be \"POST\"")]
+    NotPost,
+    /// Another `url`, or none.
+    #[error("\"url\" must be \"/v1/chat/completions\" or \"/v1/embeddings\"")]
+    Url,
+    /// No `body`, or one of another type.
+    #[error("\"body\" must be an object")]
+    BodyInvalid,
+    /// No `model`, or something else than an id.
+    #[error("\"model\" of the body must be a model's id")]
+    ModelInvalid,
+    /// Nothing to answer.
+    #[error("\"messages\" of the body is missing or empty")]
+    MessagesMissing,
+    /// Nothing to embed.
+    #[error("\"input\" of the body is missing or empty")]
+    InputMissing,
+    /// An answer that would come in pieces.
+    #[error("\"stream\" must not be true: answers are collected; leave it out")]
+    Stream,
     /// No `request`.
     #[error("\"request\" is missing")]
     RequestMissing,
@@ -58,7 +114,7 @@ pub enum LineError {
     #[error("\"request\" must be an object")]
     RequestNotObject,
     /// Nothing to answer.
-    #[error("\"contents\" of the request is missing or empty")]
+    #[error("\"contents\" (or \"content\", to embed) of the request is missing or empty")]
     ContentsMissing,
     /// A field given twice, perhaps in both spellings.
     #[error("duplicate field \"{field}\"")]
@@ -72,6 +128,17 @@ pub enum LineError {
 }
 
 impl LineError {
+    /// The same of a text that begins `offset` bytes further on.
+    pub(super) fn behind(self, offset: usize) -> Self {
+        match self {
+            Self::NotJson { column, problem } => {
+                Self::NotJson { column: column.saturating_add(offset), problem }
+            }
+            Self::TooDeep { column } => Self::TooDeep { column: column.saturating_add(offset) },
+            other => other,
+        }
+    }
+
     /// Turns what `serde_json` says of `text`, which begins `offset` bytes into the line.
     pub(super) fn from_json(error: &serde_json::Error, text: &str, offset: usize) -> Self {
         let lines_before = text.split_inclusive('\n').take(error.line().saturating_sub(1));
@@ -123,11 +190,43 @@ pub enum OptionError {
 
 impl OptionError {
     pub(super) fn unknown(name: &str, known: &[&'static str]) -> Self {
-        // Comparing costs the product of both lengths, and a name may be as long as its line.
-        let start: String = name.chars().take(QUOTED_CHARS_MAX).collect();
-        let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &start));
-        Self::Unknown { name: shortened(name), nearest: nearest.copied().unwrap_or_default() }
+        let nearest = nearest(name, known.iter().copied()).unwrap_or_default();
+        Self::Unknown { name: shortened(name), nearest }
     }
+}
+
+/// Why a template does not fit a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// A column that there is not.
+    #[error("the template names the column \"{name}\", did you mean \"{nearest}\"?")]
+    Unknown {
+        /// What was written, shortened.
+        name: String,
+        /// The column that resembles it most.
+        nearest: String,
+    },
+    /// Two columns of one name.
+    #[error("two columns are called \"{name}\": rename one of them")]
+    Twice {
+        /// The name, shortened.
+        name: String,
+    },
+    /// `{{` and no `}}`.
+    #[error("a \"{{{{\" of the template has no \"}}}}\" behind it")]
+    Unclosed,
+    /// The same prompt for every row.
+    #[error("the template names no column: write {{{{NAME}}}} where the text of one belongs")]
+    NamesNone,
+    /// Several columns, and none that is known for a prompt.
+    #[error(
+        "no column is called \"prompt\" or \"text\": rename one, or set the option \
+         template = \"… {{{{COLUMN}}}} …\""
+    )]
+    NoPrompt,
+    /// A first record without names.
+    #[error("the first line must name the columns, such as key,prompt")]
+    NoHeader,
 }
 
 /// Why a file as a whole is refused.
@@ -135,8 +234,8 @@ impl OptionError {
 pub enum FormatError {
     /// A suffix of none of the dialects.
     #[error(
-        "{found} not accepted; accepted are .jsonl (Gemini batch: one {{\"key\": …, \
-         \"request\": {{…}}}} a line) and .txt (one prompt a line), uncompressed"
+        "{found} not accepted; accepted are .jsonl and .json (requests of a Gemini or OpenAI \
+         batch), .csv (a prompt a row) and .txt (a prompt a line), each also as .gz or .zst"
     )]
     Unaccepted {
         /// What was found instead, with its verb.
@@ -172,8 +271,18 @@ impl FormatError {
     }
 }
 
+/// Which of the known names resembles `name` most.
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    // Comparing costs the product of both lengths, and a name may be as long as its line.
+    let start: String = name.chars().take(QUOTED_CHARS_MAX).collect();
+    known.min_by_key(|known| {
+        let known: String = known.chars().take(2 * QUOTED_CHARS_MAX).collect();
+        strsim::damerau_levenshtein(&known, &start)
+    })
+}
+
 /// Makes a name fit to be shown in one line.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     let mut shown: String =
         name.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();
     if name.chars().nth(QUOTED_CHARS_MAX).is_some() {

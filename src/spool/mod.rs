@@ -17,8 +17,8 @@ mod dir;
 mod drop_in;
 mod error;
 mod finish;
-mod lines;
 mod name;
+mod records;
 mod scan;
 mod watch;
 
@@ -32,8 +32,8 @@ pub use claim::{Claimed, Release, Sidecar};
 pub use drop_in::drop_in;
 pub use error::{Refusal, SpoolError};
 pub use finish::{Finish, Finished, Outcome, Rejected};
-pub use lines::{Content, Line, LineReader};
 pub use name::stem;
+pub use records::{Content, Head, Record, RecordReader, Role, head};
 pub use scan::{Candidate, Identity, Refused, Scan};
 pub use watch::Watcher;
 
@@ -41,12 +41,15 @@ use dir::Dir;
 use name::check_id;
 use scan::Seen;
 
+use crate::formats;
+
 /// The bounds of the spool, each with its reason.
 pub(crate) mod caps {
     /// Largest file taken: what the providers' own batch interfaces take (2 GB), rounded up.
     pub(crate) const FILE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-    /// Largest options file beside a dropped file: some hundred times what all options need.
-    pub(crate) const SIDECAR_MAX_BYTES: u64 = 64 * 1024;
+    /// Largest options file beside a dropped file: a template of 64 KiB with every byte escaped,
+    /// and a hundred times what all other options need.
+    pub(crate) const SIDECAR_MAX_BYTES: u64 = 512 * 1024;
     /// Longest dropped name: leaves room in the 255 bytes of a file name for our suffixes.
     pub(crate) const NAME_MAX_BYTES: usize = 200;
     /// Longest batch name: a dropped name with `.N` behind it.
@@ -143,11 +146,14 @@ impl Spool {
     }
 
     fn is_used(&self, name: &str) -> Result<bool, SpoolError> {
-        let places = [
-            (&self.done, &finish::SUFFIXES[..]),
-            (&self.failed, &finish::SUFFIXES[..]),
-            (&self.rejected, &name::FORMAT_SUFFIXES[..]),
-            (&self.rejected, &[finish::ERROR_SUFFIX][..]),
+        let dropped: Vec<String> = formats::suffixes().collect();
+        let dropped = || [""].into_iter().chain(dropped.iter().map(String::as_str));
+        let ended = || finish::SUFFIXES.into_iter();
+        let places: [(&Dir, &mut dyn Iterator<Item = &str>); 4] = [
+            (&self.done, &mut ended()),
+            (&self.failed, &mut ended()),
+            (&self.rejected, &mut dropped()),
+            (&self.rejected, &mut [finish::ERROR_SUFFIX].into_iter()),
         ];
         for (dir, suffixes) in places {
             for suffix in suffixes {

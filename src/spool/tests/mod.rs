@@ -4,7 +4,7 @@
 mod claim;
 mod drop_in;
 mod finish;
-mod lines;
+mod records;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -260,7 +260,7 @@ fn stems_lose_one_compression_and_one_format() {
         ("prompts.txt", "prompts"),
         ("a.b.jsonl", "a.b"),
         ("prompts.jsonl.jsonl", "prompts.jsonl"),
-        ("prompts.gz", "prompts"),
+        ("prompts.gz", "prompts.gz"),
         ("prompts.csv", "prompts.csv"),
         ("prompts", "prompts"),
         ("jsonl", "jsonl"),

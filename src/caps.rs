@@ -115,8 +115,9 @@ pub(crate) const EVENTS_MAX: usize = 16_384;
 /// JSON escapes may double that.
 pub(crate) const LINE_MAX_BYTES: usize = 40 << 20;
 
-/// The longest first line that can hold options.
-pub(crate) const OPTIONS_MAX_BYTES: usize = 64 << 10;
+/// The longest first line that can hold options: a template of 64 KiB with every byte escaped, and
+/// all others.
+pub(crate) const OPTIONS_MAX_BYTES: usize = 512 << 10;
 
 /// Items in one job file.
 pub(crate) const ITEMS_MAX: u32 = 10_000_000;

@@ -20,7 +20,7 @@ use crate::engine::why::RouteHoldup;
 use crate::formats::{Family, Form};
 use crate::report::explain::explain;
 use crate::report::why::{HeadOut, RouteWhy, WhyReport, line_of};
-use crate::spool::{Content, RecordReader};
+use crate::spool::{Content, RecordReader, Role};
 use crate::store::{Batch, BatchId, QueuedItem};
 
 #[derive(Deserialize)]
@@ -141,7 +141,7 @@ fn line_with(
     let mut records = RecordReader::new(file, family, caps::LINE_MAX_BYTES);
     while let Some(line) = records.next_record()? {
         if let Content::Bytes(bytes) = line.content
-            && line.number > 0
+            && line.role == Role::Item
             && form.key_of(line.number, bytes) == key
         {
             return Ok(u32::try_from(line.number).ok());

@@ -151,10 +151,10 @@ fn read_file(path: &Path, args: &Args, config: &Config, exact: usize) -> Result<
     let head = text::head(begin, known.family).map_err(broken)?.map_err(misused)?;
     let mut options = options_of(path, &head, args).map_err(misused)?;
     if options.model.is_none() && options.pool.is_none() {
-        options.model = head.model(known.family);
+        options.model = head.model();
     }
     let provider = provider(&options, config).map_err(misused)?;
-    let form = head.form(known.family, &options, provider).map_err(misused)?;
+    let form = head.form(&options, provider).map_err(misused)?;
     let limits = ceilings(&options, args, config).map_err(misused)?;
     let models: Vec<_> =
         limits.iter().map(|(model, limits)| (model.as_str(), limits.as_slice())).collect();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::import::{self, Imported};
 use super::intake::{IntakeError, blocking};
 use super::text::{self, Head, told};
-use crate::formats::{self, BatchOptions, Family, Priority};
+use crate::formats::{self, BatchOptions, Priority};
 use crate::spool::{Claimed, Sidecar, Spool, Unpacked};
 use crate::store::Source;
 use crate::telemetry::chain;
@@ -55,7 +55,6 @@ pub(super) fn refusal(imported: &Imported, skip: bool) -> Option<String> {
 /// What a file says of itself: how its name is read, what it begins with, and its options, those
 /// within over those beside it.
 pub(super) struct Said {
-    pub(super) family: Family,
     pub(super) head: Head,
     pub(super) options: BatchOptions,
 }
@@ -91,7 +90,7 @@ pub(super) async fn said(
         Err(reason) => return Ok(Err(reason)),
     };
     let options = head.options.take().unwrap_or_default().merged_over(beside);
-    Ok(Ok(Said { family, head, options }))
+    Ok(Ok(Said { head, options }))
 }
 
 /// The options beside a file.

@@ -14,11 +14,11 @@ use super::intake::IntakeError;
 use super::run::{fault_line, item_name};
 use super::text::{self, told};
 use crate::caps;
-use crate::formats::{self, Dialect, Family, Form, Line, LineError};
+use crate::formats::{self, Dialect, Family, Form, Line};
 use crate::gate::limits::Limit;
 use crate::gate::limits::smallest_limit;
 use crate::gate::units::Metric;
-use crate::spool::{Content, RecordReader};
+use crate::spool::{Content, RecordReader, Role};
 use crate::store::{Batch, BatchId, ItemLine, NewItem, Store, TextWeight, line_hash};
 
 /// A line that cannot be an item.
@@ -262,11 +262,15 @@ struct Source {
 }
 
 impl Source {
-    fn parse(&self, number: u32, record: &[u8]) -> Result<Option<Line>, LineError> {
-        let line = self.form.parse_line(u64::from(number), record)?;
+    /// What a record asks for, or why it is bad.
+    fn parse(&self, number: u32, record: &[u8]) -> Result<Option<Line>, String> {
+        let line = self.form.parse_line(u64::from(number), record);
+        let line = line.map_err(|error| error.to_string())?;
         let named = line.as_ref().and_then(|line| line.model.as_ref());
         match (named, &self.model) {
-            (Some(named), Some(model)) if named != model => Err(LineError::ModelOther),
+            (Some(named), Some(model)) if named != model => {
+                Err(format!("it names another model than the batch has, which is {model}"))
+            }
             (Some(_) | None, Some(_) | None) => Ok(line),
         }
     }
@@ -275,7 +279,7 @@ impl Source {
     fn has_keys(&self) -> bool {
         match self.form.dialect {
             Dialect::GeminiJsonl | Dialect::OpenAiJsonl | Dialect::Csv => true,
-            Dialect::GeminiRequests | Dialect::Text => false,
+            Dialect::Text => false,
         }
     }
 }
@@ -312,8 +316,8 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
         while let Some(record) = records.next_record()? {
             let (number, offset) = (record.number, record.offset);
             self.bytes = offset;
-            // The header of CSV.
-            if number == 0 {
+            // Options that are none would have kept the file from being taken in.
+            if record.role != Role::Item {
                 continue;
             }
             let Some(short) = u32::try_from(number).ok().filter(|_| self.has_room()) else {
@@ -329,9 +333,7 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                     let reason = format!("the line has {length} bytes; at most {max} are taken");
                     self.bad(short, offset, length, &[], reason);
                 }
-                Content::Broken { problem } => {
-                    self.bad(short, offset, 1, &[], problem.to_owned());
-                }
+                Content::Broken(broken) => self.bad(short, offset, 1, &[], broken.to_string()),
                 Content::Bytes(bytes) => self.line(short, offset, bytes)?,
             }
             if self.slice.len() >= caps::IMPORT_SLICE && !self.flush() {
@@ -347,16 +349,12 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
     }
 
     fn line(&mut self, number: u32, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let has_options = self.source.family != Family::Csv;
-        if number == 1 && has_options && matches!(formats::options_line(bytes), Ok(Some(_))) {
-            return Ok(());
-        }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let parsed = match self.source.parse(number, bytes) {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => line,
-            Err(error) => {
-                self.bad(number, offset, length, bytes, error.to_string());
+            Err(reason) => {
+                self.bad(number, offset, length, bytes, reason);
                 return Ok(());
             }
         };

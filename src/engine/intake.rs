@@ -271,9 +271,9 @@ impl Intake {
 
     /// What the file asks for, or why it cannot be had.
     pub(super) async fn plan(&self, said: Said) -> Result<Result<Plan, String>, IntakeError> {
-        let Said { family, head, mut options } = said;
+        let Said { head, mut options } = said;
         if options.model.is_none() && options.pool.is_none() {
-            options.model = head.model(family);
+            options.model = head.model();
         }
         if let Some(id) = &options.id
             && self.shell.store.reader().batch_by_uid(&id.to_string()).await?.is_some()
@@ -296,11 +296,11 @@ impl Intake {
             config.project(&route.project).map_or(Provider::Gemini, |project| project.provider)
         };
         let asked = wish.first.first().map_or(Provider::Gemini, provider);
-        let form = match head.form(family, &options, asked) {
+        let form = match head.form(&options, asked) {
             Ok(form) => form,
             Err(reason) => return Ok(Err(reason)),
         };
-        let speech = Speech { form: &form, model: head.model(family), config: &config };
+        let speech = Speech { form: &form, model: head.model(), config: &config };
         let unknown = Found::of(&wish, &speech, &self.routes.read()).to_learn;
         for route in &unknown {
             self.learn(&route.project, &route.model).await?;

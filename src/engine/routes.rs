@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::setup::RouteTo;
 use super::start::{Route, Routes};
-use super::text;
+use super::text::{self, wire_of};
 use crate::config::prices::{Amounts, Prices, cost};
 use crate::config::{Config, PoolRoute, Provider};
-use crate::formats::{Answers, BatchOptions, Dialect, Form};
+use crate::formats::{BatchOptions, Dialect, Form, answers_of};
 use crate::gate::limits::Limit;
 use crate::gate::units::UnixMs;
 use crate::store::Batch;
@@ -106,27 +106,20 @@ impl Speech<'_> {
         let PoolRoute { project, model } = route;
         let provider = self.config.project(project)?.provider;
         match (self.form.dialect, provider) {
-            (Dialect::GeminiJsonl | Dialect::GeminiRequests, Provider::OpenAi) => Some(format!(
+            (Dialect::GeminiJsonl, Provider::OpenAi) => Some(format!(
                 "project {project} speaks OpenAI's dialect, and the file is in Gemini's"
             )),
-            (Dialect::OpenAiJsonl, Provider::Gemini | Provider::OpenAi) => {
+            (Dialect::Text | Dialect::Csv, _)
+                if self.form.answers != answers_of(self.form.dialect, wire_of(provider)) =>
+            {
+                Some(format!("project {project} answers in another dialect than the first choice"))
+            }
+            (Dialect::GeminiJsonl, Provider::Gemini)
+            | (Dialect::OpenAiJsonl | Dialect::Text | Dialect::Csv, _) => {
                 let named = self.model.as_ref().filter(|named| *named != model)?;
                 Some(format!("the file's requests name the model {named}, and not {model}"))
             }
-            (Dialect::Text | Dialect::Csv, _) if self.form.answers != answers_of(provider) => {
-                Some(format!("project {project} answers in another dialect than the first choice"))
-            }
-            (Dialect::GeminiJsonl | Dialect::GeminiRequests, Provider::Gemini)
-            | (Dialect::Text | Dialect::Csv, Provider::Gemini | Provider::OpenAi) => None,
         }
-    }
-}
-
-/// The dialect in which a provider answers prompts.
-fn answers_of(provider: Provider) -> Answers {
-    match provider {
-        Provider::Gemini => Answers::Gemini,
-        Provider::OpenAi => Answers::OpenAi,
     }
 }
 

@@ -234,9 +234,9 @@ impl Shell {
         let line = match &report.outcome {
             upstream::Outcome::Answered { body, .. } => {
                 let request_id = report.request_id.as_deref();
-                let ending = Ending::Answered { body, request_id };
+                let ending = Ending::Answered { status: 200, body, request_id };
                 let name = item_name(&order.work, number);
-                formats::result_line(order.form.answers, &key, &name, ending)
+                formats::result_line(order.form.answers, &key, &name, &ending)
                     .ok()
                     .and_then(|line| String::from_utf8(line).ok())
             }
@@ -419,7 +419,7 @@ fn method(method: formats::Method) -> Method {
 
 /// The name of an item in results, where its dialect has one besides the key.
 pub(super) fn item_name(work: &str, number: u64) -> String {
-    format!("{work}_{number}")
+    format!("{}_{number}", work.replace('-', ""))
 }
 
 /// The results line of an item that has no answer: an HTTP status, a word for it and a message, and
@@ -431,8 +431,12 @@ pub(super) fn fault_line(
     (code, word, message): (u16, &str, &str),
     refusal: Option<&[u8]>,
 ) -> String {
-    let ending = Ending::Fault { code, word, message, refusal };
-    let line = formats::result_line(answers, key, item, ending).expect("a fault is always told");
+    let details = refusal.and_then(formats::details);
+    let ending = match refusal {
+        Some(_) => Ending::Refused { status: code, body: refusal, word, message, details },
+        None => Ending::NotSent { code, word, message },
+    };
+    let line = formats::result_line(answers, key, item, &ending).expect("a fault is always told");
     String::from_utf8(line).expect("a results line is JSON, and that is UTF-8")
 }
 

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use super::intake::IntakeError;
 use crate::caps;
 use crate::config::Provider;
-use crate::formats::{self, Answers, BatchOptions, Dialect, Family, Form, Packing, Template};
-use crate::spool::{Content, RecordReader, Spool};
+use crate::formats::{self, BatchOptions, Dialect, Family, Form, Packing, Template, Wire};
+use crate::spool::{self, Spool};
 use crate::store::{Batch, StoreError};
 
-/// What a job file begins with.
-#[derive(Clone, Debug, Default)]
+/// What a job file says of itself at its beginning.
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     /// Its options, if its first record is that.
     pub(crate) options: Option<BatchOptions>,
+    family: Family,
     /// Of CSV the names of its columns.
     header: Vec<u8>,
     /// The first record of it that is an item.
@@ -28,72 +29,54 @@ pub(crate) struct Head {
 /// The text cannot be read; within, its options cannot be used: why, in words.
 pub(crate) fn head(file: File, family: Family) -> io::Result<Result<Head, String>> {
     let file = BufReader::with_capacity(1 << 16, file);
-    let mut records = RecordReader::new(file, family, caps::LINE_MAX_BYTES);
-    let mut head = Head::default();
-    while let Some(record) = records.next_record()? {
-        let Content::Bytes(bytes) = record.content else { break };
-        if record.number == 0 {
-            bytes.clone_into(&mut head.header);
-            continue;
-        }
-        // A bad first line that is no options line is told with the other bad lines.
-        if record.number == 1 && family != Family::Csv {
-            match formats::options_line(bytes) {
-                Ok(Some(options)) => {
-                    head.options = Some(options);
-                    continue;
-                }
-                Ok(None) => {}
-                Err(error) => return Ok(Err(format!("line 1: {error}"))),
-            }
-        }
-        if !bytes.trim_ascii().is_empty() {
-            bytes.clone_into(&mut head.first);
-            break;
-        }
-    }
-    Ok(Ok(head))
+    let spool::Head { options, header, first } = spool::head(file, family, caps::LINE_MAX_BYTES)?;
+    let options = match options.as_deref().map(formats::options_line).transpose() {
+        Ok(options) => options.flatten(),
+        Err(error) => return Ok(Err(format!("line 1: {error}"))),
+    };
+    let (header, first) = (header.unwrap_or_default(), first.unwrap_or_default());
+    Ok(Ok(Head { options, family, header, first }))
 }
 
 impl Head {
-    /// The dialect of the file.
-    pub(crate) fn dialect(&self, family: Family) -> Dialect {
-        formats::dialect_of(family, &self.first)
+    fn dialect(&self) -> Dialect {
+        formats::dialect_of(self.family, &self.first)
     }
 
     /// The model that the first record itself names.
-    pub(crate) fn model(&self, family: Family) -> Option<String> {
-        let form = Form::of(self.dialect(family));
-        form.parse_line(1, &self.first).ok().flatten()?.model
+    pub(crate) fn model(&self) -> Option<String> {
+        Form::of(self.dialect()).parse_line(1, &self.first).ok().flatten()?.model
     }
 
     /// How the records are read of a batch that asks a provider first.
     ///
     /// # Errors
     /// Why that cannot be, in words.
-    pub(crate) fn form(
-        &self,
-        family: Family,
-        options: &BatchOptions,
-        provider: Provider,
-    ) -> Result<Form, String> {
-        let form = Form::of(self.dialect(family));
-        let template = match (form.dialect, options.template.as_deref()) {
-            (Dialect::Csv, source) => Some(Template::of_csv(source, &self.header)),
-            (Dialect::Text, Some(source)) => Some(Template::of_text(source)),
-            (Dialect::Text, None) => None,
-            (Dialect::GeminiJsonl | Dialect::OpenAiJsonl | Dialect::GeminiRequests, None) => None,
-            (Dialect::GeminiJsonl | Dialect::OpenAiJsonl | Dialect::GeminiRequests, Some(_)) => {
+    pub(crate) fn form(&self, options: &BatchOptions, provider: Provider) -> Result<Form, String> {
+        let dialect = self.dialect();
+        let source = options.template.as_deref();
+        let template = match (dialect, source) {
+            (Dialect::Csv, _) => {
+                let header = formats::header(&self.header).map_err(|error| error.to_string())?;
+                Some(Template::compile(source, &header))
+            }
+            (Dialect::Text, Some(_)) => Some(Template::for_text(source)),
+            (Dialect::Text | Dialect::GeminiJsonl | Dialect::OpenAiJsonl, None) => None,
+            (Dialect::GeminiJsonl | Dialect::OpenAiJsonl, Some(_)) => {
                 let why = "a template makes prompts of .csv and .txt files alone: leave it out";
                 return Err(why.to_owned());
             }
         };
         let template = template.transpose().map_err(|error| error.to_string())?;
-        let answers = match (form.dialect, provider) {
-            (Dialect::Text | Dialect::Csv, Provider::OpenAi) => Answers::OpenAi,
-            _ => form.answers,
-        };
-        Ok(Form { template, answers, ..form })
+        Ok(Form { dialect, template, answers: formats::answers_of(dialect, wire_of(provider)) })
+    }
+}
+
+/// What is spoken by a provider.
+pub(super) fn wire_of(provider: Provider) -> Wire {
+    match provider {
+        Provider::Gemini => Wire::Gemini,
+        Provider::OpenAi => Wire::OpenAi,
     }
 }
 
@@ -106,7 +89,7 @@ pub(crate) fn form_of(batch: &Batch) -> Result<Form, StoreError> {
         StoreError::Inconsistent(format!("batch.{column} of {} is {word}", batch.uid))
     };
     let template = match &batch.template {
-        Some(json) => Some(Template::from_json(json).ok_or_else(|| unknown("template", json))?),
+        Some(json) => Some(Template::from_json(json).map_err(|_| unknown("template", json))?),
         None => None,
     };
     Ok(Form {

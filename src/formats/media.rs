@@ -108,6 +108,19 @@ pub(super) struct Blob {
 }
 
 impl Blob {
+    /// Media in base 64.
+    pub(super) fn of(media: Media, base64: &str) -> Self {
+        Self { media, decoded_bytes: decoded_bytes(base64) }
+    }
+
+    /// What a data URL holds; of any other text `otherwise` is believed.
+    pub(super) fn of_url(url: &str, otherwise: Media) -> Self {
+        match url.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
+            Some((mime_type, base64)) => Self::of(Media::of(mime_type), base64),
+            None => Self::of(otherwise, url),
+        }
+    }
+
     /// The most input tokens that it takes, unless it is text.
     pub(super) fn bounds(&self) -> Bounds {
         let bytes = self.decoded_bytes;
@@ -130,6 +143,11 @@ impl Blob {
             Media::Other => [bytes / OTHER_BYTES_PER_TOKEN; 4],
         })
     }
+}
+
+/// How many bytes a text in base 64 stands for, rounded up to three.
+pub(super) fn decoded_bytes(base64: &str) -> u64 {
+    u64::try_from(base64.len()).unwrap_or(u64::MAX).div_ceil(4).saturating_mul(3)
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

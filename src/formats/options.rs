@@ -9,9 +9,11 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::jsonl::{self, Envelope};
+use super::envelope::{self, Envelope};
+use super::name::name_trouble;
+use super::template::TEMPLATE_BYTES_MAX;
 use super::words::words;
-use super::{FormatError, LineError, OptionError, content, name_trouble};
+use super::{BYTE_ORDER_MARK, FormatError, LineError, OptionError, content};
 
 /// What follows NAME in the name of a sidecar.
 pub const SIDECAR_SUFFIX: &str = ".tidegate.toml";
@@ -27,13 +29,10 @@ const NAME: &str = "a file name of 1 to 200 bytes without a leading dot, slashes
 const INSTANT: &str = "an instant such as \"2026-11-23T08:00:00Z\" (RFC 3339, with its offset)";
 const DOLLARS: &str = "US dollars with at most six decimals, such as 1.50";
 const ID: &str = "a UUID";
+const TEMPLATE: &str = "a text of 1 byte to 64 KiB, such as \"Classify: {{text}}\"";
 const POOL: &str = "the name of a pool: a text of 1 to 64 bytes without control characters";
 const MODELS: &str = "a list of 1 to 8 different model ids, such as [\"gemini-2.0-flash\"]";
-const TEMPLATE: &str = "a text of 1 byte to 64 KiB such as \"Classify: {{text}}\"";
 const SPAN: &str = "a length of time of at most 365 days, such as \"30m\"";
-
-/// Longest template in bytes.
-const TEMPLATE_BYTES_MAX: usize = 64 << 10;
 
 /// Models in a list.
 const MODELS_MAX: usize = 8;
@@ -146,7 +145,7 @@ pub struct BatchOptions {
     /// What becomes of the file when a line is bad.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_bad_line: Option<OnBadLine>,
-    /// What becomes a prompt of a row of CSV or a line of text, with `{{column}}` for its fields.
+    /// How a row of a CSV file, or a line of a text file, becomes a prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// The batch's id, when whoever submits it has made one.
@@ -238,6 +237,15 @@ impl BatchOptions {
     }
 }
 
+/// Whether a record is meant for options: it begins with `{"tidegate"`, behind a byte order mark
+/// and white space.
+#[must_use]
+pub fn begins_options(record: &[u8]) -> bool {
+    let text = record.strip_prefix(BYTE_ORDER_MARK).unwrap_or(record).trim_ascii_start();
+    let inner = text.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    inner.is_some_and(|inner| inner.starts_with(b"\"tidegate\""))
+}
+
 /// Reads the first line of a file as its options; `Ok(None)` when it is something else, namely a
 /// line that does not begin with `{"tidegate"`.
 ///
@@ -245,8 +253,7 @@ impl BatchOptions {
 /// Whatever is wrong with a line that does begin so.
 pub fn options_line(line: &[u8]) -> Result<Option<BatchOptions>, LineError> {
     let Ok(Some(line_text)) = content(line) else { return Ok(None) };
-    let inner = line_text.trim_ascii_start().strip_prefix('{').map(str::trim_ascii_start);
-    if !inner.is_some_and(|inner| inner.starts_with("\"tidegate\"")) {
+    if !begins_options(line) {
         return Ok(None);
     }
     let envelope = Envelope::parse(line_text)?;
@@ -258,7 +265,7 @@ pub fn options_line(line: &[u8]) -> Result<Option<BatchOptions>, LineError> {
         return Err(OptionError::NotObject.into());
     }
     let entries: Entries = serde_json::from_str(options).map_err(|error| {
-        LineError::from_json(&error, options, jsonl::offset_in(line_text, options))
+        LineError::from_json(&error, options, envelope::offset_in(line_text, options))
     })?;
     Ok(Some(BatchOptions::try_from(entries)?))
 }
@@ -362,11 +369,6 @@ fn text(value: &Value) -> Option<String> {
     (fits && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
-fn template(value: &Value) -> Option<String> {
-    let text = value.as_str()?;
-    (!text.is_empty() && text.len() <= TEMPLATE_BYTES_MAX).then(|| text.to_owned())
-}
-
 /// The id becomes part of a URL's path, so nothing may lead out of its place there.
 fn model(value: &Value) -> Option<String> {
     let text = text(value)?;
@@ -376,6 +378,11 @@ fn model(value: &Value) -> Option<String> {
         !step.is_empty() && step != "." && !step.contains("..") && step.bytes().all(plain)
     });
     fits.then(|| id.to_owned())
+}
+
+fn template(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    (1..=TEMPLATE_BYTES_MAX).contains(&text.len()).then(|| text.to_owned())
 }
 
 fn pool(value: &Value) -> Option<String> {

@@ -1,140 +1,245 @@
-//! What becomes a prompt of a row: `Classify: {{text}}`.
+//! How the fields of a row, or the text of a line, become a prompt.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use csv_core::ReadRecordResult;
 use serde::{Deserialize, Serialize};
 
-use super::{FormatError, LineError, csv};
+use super::envelope::fits_key;
+use super::error::nearest;
+use super::{LineError, TemplateError};
 
-/// A template whose places are known to be columns.
+/// Longest template in bytes.
+pub const TEMPLATE_BYTES_MAX: usize = 64 << 10;
+
+/// Columns that give a row its key, the first of them that there is.
+const KEY_COLUMNS: [&str; 3] = ["key", "id", "custom_id"];
+
+/// Columns that are the prompt where no template says more.
+const PROMPT_COLUMNS: [&str; 2] = ["prompt", "text"];
+
+/// What makes a prompt of a row: which columns, with which text around them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Template {
-    parts: Vec<Part>,
     /// How many fields a row has.
-    width: usize,
-    /// The column that names a row; without one it is named by its number.
+    columns: usize,
+    /// The column with the row's key; without one it is the row's number.
     key: Option<usize>,
+    /// What is put together.
+    pieces: Vec<Piece>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Part {
-    /// As it is.
+#[serde(rename_all = "lowercase")]
+enum Piece {
     Text(String),
-    /// The field of this column.
     Column(usize),
 }
 
-/// The only column of a text file.
-const LINE: &str = "text";
-
-/// Columns that are the prompt where no template says so, the first that there is.
-const PROMPTS: [&str; 2] = ["prompt", LINE];
-
-/// Columns that name a row, the first that there is.
-const KEYS: [&str; 3] = ["key", "id", "custom_id"];
-
 impl Template {
-    /// The template of a text file: `{{text}}` is the line.
+    /// Compiles the option `template`, such as `Classify: {{text}}`, for rows under `header`; for
+    /// the lines of a text file that is `["text"]`. Names are compared without regard to case and
+    /// surrounding white space.
+    ///
+    /// Without a template the column `prompt` or `text` is the prompt, or else the only one beside
+    /// the key.
     ///
     /// # Errors
-    /// A place of another name, or one that does not end.
-    pub fn of_text(source: &str) -> Result<Self, FormatError> {
-        let columns = [Cow::Borrowed(LINE)];
-        Ok(Self { parts: compile(source, &columns)?, width: 1, key: None })
-    }
-
-    /// The template of a CSV file whose first record is `header`; without a `source` its column
-    /// `prompt` or `text`, or its only one.
-    ///
-    /// # Errors
-    /// A header that is no text or has a column twice, a place that is no column or does not end,
-    /// or no way to know the prompt.
-    pub fn of_csv(source: Option<&str>, header: &[u8]) -> Result<Self, FormatError> {
-        let header = std::str::from_utf8(header)
-            .map_err(|error| FormatError::HeaderNotUtf8 { byte: error.valid_up_to() + 1 })?;
-        let header = header.strip_prefix('\u{feff}').unwrap_or(header);
-        let columns: Vec<Cow<'_, str>> = csv::fields(header);
-        let find = |name: &str| columns.iter().position(|column| column.trim() == name);
-        if let Some(twice) = columns
-            .iter()
-            .enumerate()
-            .find(|(at, name)| columns.iter().take(*at).any(|before| before.trim() == name.trim()))
-        {
-            return Err(FormatError::ColumnTwice { number: twice.0 + 1 });
+    /// A column that there is not, or twice; a template that names none; no column that could be
+    /// the prompt.
+    pub fn compile(source: Option<&str>, header: &[String]) -> Result<Self, TemplateError> {
+        if header.iter().all(|name| name.trim().is_empty()) {
+            return Err(TemplateError::NoHeader);
         }
-        let parts = match source {
-            Some(source) => compile(source, &columns)?,
-            None => {
-                let named = PROMPTS.iter().find_map(|name| find(name));
-                let only = (columns.len() == 1).then_some(0);
-                vec![Part::Column(named.or(only).ok_or(FormatError::NoPromptColumn)?)]
-            }
+        let mut key = None;
+        for name in KEY_COLUMNS {
+            key = match key {
+                Some(found) => Some(found),
+                None => position(header, name)?,
+            };
+        }
+        let pieces = match source {
+            Some(source) => pieces(source, header)?,
+            None => vec![Piece::Column(prompt(header, key)?)],
         };
-        let key = KEYS.iter().find_map(|name| find(name));
-        Ok(Self { parts, width: columns.len(), key })
+        if header.len() == 1 {
+            key = None;
+        }
+        Ok(Self { columns: header.len(), key, pieces })
     }
 
-    /// The template as the JSON that [`Template::from_json`] reads back.
+    /// For the lines of a text file.
+    ///
+    /// # Errors
+    /// Those of [`Template::compile`].
+    pub fn for_text(source: Option<&str>) -> Result<Self, TemplateError> {
+        Self::compile(source, &["text".to_owned()])
+    }
+
+    /// As a text that [`Template::from_json`] reads.
     ///
     /// # Panics
-    /// Never: texts and numbers are JSON.
+    /// Never: JSON can hold every template.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("texts and numbers are JSON")
     }
 
-    /// Reads back what [`Template::to_json`] wrote; none when it is something else.
-    #[must_use]
-    pub fn from_json(json: &str) -> Option<Self> {
-        let template: Self = serde_json::from_str(json).ok()?;
-        let known = |part: &Part| match part {
-            Part::Text(_) => true,
-            Part::Column(at) => *at < template.width,
-        };
-        let fits = template.parts.iter().all(known) && template.key < Some(template.width);
-        fits.then_some(template)
+    /// Reads what [`Template::to_json`] wrote.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
     }
 
-    /// The prompt of a row with these fields.
-    pub(super) fn prompt(&self, fields: &[Cow<'_, str>]) -> Result<String, LineError> {
-        if fields.len() != self.width {
-            return Err(LineError::Width { fields: fields.len(), columns: self.width });
+    /// The prompt that a line of a text file becomes.
+    pub(super) fn fill(&self, line: &str) -> String {
+        self.put_together(|_| line)
+    }
+
+    /// The row's key, if it has a column for it, and its prompt.
+    pub(super) fn fill_row(&self, row: &str) -> Result<(Option<String>, String), LineError> {
+        let fields = Fields::read(row);
+        if fields.count() != self.columns {
+            return Err(LineError::Fields { found: fields.count(), expected: self.columns });
         }
-        let texts = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            Part::Column(at) => &*fields[*at],
-        });
-        let prompt: String = texts.collect();
-        if prompt.trim_ascii().is_empty() { Err(LineError::PromptEmpty) } else { Ok(prompt) }
+        let prompt = self.put_together(|column| fields.get(column));
+        if prompt.trim_ascii().is_empty() {
+            return Err(LineError::PromptBlank);
+        }
+        Ok((self.key_in(&fields)?, prompt))
     }
 
-    /// The field that names a row, if a column does.
-    pub(super) fn key<'f>(&self, fields: &'f [Cow<'_, str>]) -> Option<&'f str> {
-        fields.get(self.key?).map(|field| &**field)
+    /// The row's own key, if it has a readable one.
+    pub(super) fn key_of(&self, row: &str) -> Option<String> {
+        let fields = Fields::read(row);
+        let whole = fields.count() == self.columns;
+        whole.then(|| self.key_in(&fields).ok().flatten()).flatten()
+    }
+
+    fn key_in(&self, fields: &Fields) -> Result<Option<String>, LineError> {
+        let Some(column) = self.key else { return Ok(None) };
+        let key = fields.get(column);
+        if fits_key(key) { Ok(Some(key.to_owned())) } else { Err(LineError::RowKeyInvalid) }
+    }
+
+    fn put_together<'f>(&'f self, field: impl Fn(usize) -> &'f str) -> String {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            Piece::Text(text) => text.as_str(),
+            Piece::Column(column) => field(*column),
+        });
+        pieces.collect()
     }
 }
 
-/// Cuts a template at its places.
-fn compile(source: &str, columns: &[Cow<'_, str>]) -> Result<Vec<Part>, FormatError> {
-    let (mut parts, mut rest) = (Vec::new(), source);
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, behind) = after.split_once("}}").ok_or(FormatError::PlaceOpen)?;
-        if !before.is_empty() {
-            parts.push(Part::Text(before.to_owned()));
+/// The names of the columns: the fields of a file's header record.
+///
+/// # Errors
+/// A header that is not UTF-8.
+pub fn header(record: &[u8]) -> Result<Vec<String>, LineError> {
+    let text = super::content(record)?.unwrap_or_default();
+    let fields = Fields::read(text);
+    Ok((0..fields.count()).map(|column| fields.get(column).trim().to_owned()).collect())
+}
+
+/// Where the column stands that is called so.
+fn position(header: &[String], name: &str) -> Result<Option<usize>, TemplateError> {
+    let mut called_so = header
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.trim().eq_ignore_ascii_case(name))
+        .map(|(at, _)| at);
+    let found = called_so.next();
+    if called_so.next().is_some() {
+        return Err(TemplateError::Twice { name: super::error::shortened(name) });
+    }
+    Ok(found)
+}
+
+/// The column that is the prompt where no template says so.
+fn prompt(header: &[String], key: Option<usize>) -> Result<usize, TemplateError> {
+    for name in PROMPT_COLUMNS {
+        if let Some(found) = position(header, name)? {
+            return Ok(found);
+        }
+    }
+    let others: Vec<usize> = (0..header.len()).filter(|column| Some(*column) != key).collect();
+    match (header.len(), others.as_slice()) {
+        (1, _) => Ok(0),
+        (_, [only]) => Ok(*only),
+        (_, _) => Err(TemplateError::NoPrompt),
+    }
+}
+
+fn pieces(source: &str, header: &[String]) -> Result<Vec<Piece>, TemplateError> {
+    let (mut pieces, mut rest) = (Vec::new(), source);
+    while let Some((text, behind)) = rest.split_once("{{") {
+        let (name, behind) = behind.split_once("}}").ok_or(TemplateError::Unclosed)?;
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.to_owned()));
         }
         let name = name.trim();
-        let column = columns.iter().position(|column| column.trim() == name);
-        let column = column.ok_or_else(|| FormatError::unknown_column(name, columns))?;
-        parts.push(Part::Column(column));
+        let column = position(header, name)?.ok_or_else(|| TemplateError::Unknown {
+            name: super::error::shortened(name),
+            nearest: super::error::shortened(
+                nearest(name, header.iter().map(String::as_str)).unwrap_or_default(),
+            ),
+        })?;
+        pieces.push(Piece::Column(column));
         rest = behind;
     }
-    if !rest.is_empty() {
-        parts.push(Part::Text(rest.to_owned()));
+    if pieces.is_empty() {
+        return Err(TemplateError::NamesNone);
     }
-    if parts.iter().any(|part| matches!(part, Part::Column(_))) {
-        Ok(parts)
-    } else {
-        Err(FormatError::NoPlace)
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.to_owned()));
+    }
+    Ok(pieces)
+}
+
+/// The fields of one record, without their quotes.
+struct Fields {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Fields {
+    fn read(record: &str) -> Self {
+        // Building one takes longer than reading a short row with it.
+        static READER: LazyLock<csv_core::Reader> = LazyLock::new(csv_core::Reader::new);
+        let mut reader = READER.clone();
+        let mut text = vec![0; record.len()];
+        let mut ends = vec![0; record.bytes().filter(|byte| *byte == b',').count() + 1];
+        let (mut rest, mut written, mut fields) = (record.as_bytes(), 0, 0);
+        loop {
+            let (result, read, wrote, ended) =
+                reader.read_record(rest, &mut text[written..], &mut ends[fields..]);
+            (rest, written, fields) = (&rest[read..], written + wrote, fields + ended);
+            match result {
+                // The end of the input is told by an empty one.
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::Record
+                | ReadRecordResult::End
+                | ReadRecordResult::OutputFull
+                | ReadRecordResult::OutputEndsFull => break,
+            }
+        }
+        text.truncate(written);
+        ends.truncate(fields);
+        // Fields are pieces of the record between ASCII bytes.
+        Self { text: String::from_utf8(text).unwrap_or_default(), ends }
+    }
+
+    fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The field in this column; empty where there is none.
+    fn get(&self, column: usize) -> &str {
+        let start = column.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied());
+        let range = start.zip(self.ends.get(column).copied());
+        range.and_then(|(start, end)| self.text.get(start..end)).unwrap_or_default()
     }
 }

@@ -1,78 +1,80 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bad_lines;
+mod cuts;
 mod footprints;
 mod job_options;
+mod openai;
 mod properties;
+mod shapes;
+mod templates;
 
 use super::*;
 
 const JSONL: Dialect = Dialect::GeminiJsonl;
 
-fn parse_line(dialect: Dialect, number: u64, line: &[u8]) -> Result<Option<Line>, LineError> {
-    Form::of(dialect).parse_line(number, line)
-}
-
-fn key_of(dialect: Dialect, number: u64, line: &[u8]) -> String {
-    Form::of(dialect).key_of(number, line)
-}
-
-fn request_body(dialect: Dialect, line: &[u8]) -> Result<Vec<u8>, LineError> {
-    Ok(Form::of(dialect).request("gemini-3.6-flash", line)?.body)
-}
-
-fn response_line(key: &str, body: &[u8]) -> Result<Vec<u8>, LineError> {
-    let ending = Ending::Answered { body, request_id: Some("req-1") };
-    result_line(Answers::Gemini, key, "w_1", ending)
-}
-
-fn error_line(key: &str, code: u16, word: &str, message: &str) -> Vec<u8> {
-    let ending = Ending::Fault { code, word, message, refusal: None };
-    result_line(Answers::Gemini, key, "w_1", ending).unwrap()
-}
-
 fn item(line: &str) -> Line {
     parse_line(JSONL, 1, line.as_bytes()).unwrap().unwrap()
 }
 
-#[test]
-fn a_name_says_how_a_file_is_cut_and_packed() {
-    let known = |name: &'static str| {
-        let FileName { stem, family, packing } = recognise(name).unwrap();
-        (stem, family, packing)
-    };
-    assert_eq!(known("jobs.jsonl"), ("jobs", Family::Jsonl, Packing::Plain));
-    assert_eq!(known("jobs.ndjson.GZ"), ("jobs", Family::Jsonl, Packing::Gzip));
-    assert_eq!(known("a.b c.JSONL"), ("a.b c", Family::Jsonl, Packing::Plain));
-    assert_eq!(known("prompts.txt.zst"), ("prompts", Family::Text, Packing::Zstd));
-    assert_eq!(known("rows.Csv"), ("rows", Family::Csv, Packing::Plain));
-    assert_eq!(known("one.json.gz"), ("one", Family::Json, Packing::Gzip));
-    assert_eq!(known("a.txt.txt"), ("a.txt", Family::Text, Packing::Plain));
-    assert_eq!(recognise(&format!("{}.txt", "é".repeat(100))).unwrap().family, Family::Text);
+/// Records of files without a template.
+fn parse_line(dialect: Dialect, number: u64, line: &[u8]) -> Result<Option<Line>, LineError> {
+    super::parse_line(dialect, None, number, line)
+}
+
+fn key_of(dialect: Dialect, number: u64, line: &[u8]) -> String {
+    super::key_of(dialect, None, number, line)
+}
+
+fn request_body(dialect: Dialect, line: &[u8]) -> Result<Vec<u8>, LineError> {
+    super::request_body(dialect, None, Wire::Gemini, "m", line).map(|request| request.body)
 }
 
 #[test]
-fn a_dialect_survives_the_database() {
-    for dialect in [
-        Dialect::GeminiJsonl,
-        Dialect::OpenAiJsonl,
-        Dialect::GeminiRequests,
-        Dialect::Text,
-        Dialect::Csv,
+fn families_and_packings_are_recognised_by_the_suffix() {
+    for (name, stem, family, packing) in [
+        ("jobs.jsonl", "jobs", Family::Jsonl, Packing::Plain),
+        ("a.b c.JSONL", "a.b c", Family::Jsonl, Packing::Plain),
+        ("a.ndjson", "a", Family::Jsonl, Packing::Plain),
+        ("a.json", "a", Family::Json, Packing::Plain),
+        ("prompts.txt", "prompts", Family::Text, Packing::Plain),
+        ("a.jsonl.csv", "a.jsonl", Family::Csv, Packing::Plain),
+        ("a.jsonl.gz", "a", Family::Jsonl, Packing::Gzip),
+        ("a.Csv.ZST", "a", Family::Csv, Packing::Zstd),
+        ("a.gz.txt", "a.gz", Family::Text, Packing::Plain),
+        ("a.txt.gz.gz.json.gz", "a.txt.gz.gz", Family::Json, Packing::Gzip),
     ] {
+        assert_eq!(recognise(name), Ok(FileName { stem, family, packing }), "{name}");
+    }
+    let long = format!("{}.txt.zst", "é".repeat(100));
+    assert_eq!(recognise(&long).unwrap().family, Family::Text);
+    let all: Vec<_> = suffixes().collect();
+    assert_eq!(all.len(), 15);
+    for suffix in all {
+        assert_eq!(recognise(&format!("a{suffix}")).unwrap().stem, "a", "{suffix}");
+    }
+}
+
+#[test]
+fn words_survive_the_database() {
+    for dialect in [Dialect::GeminiJsonl, Dialect::OpenAiJsonl, Dialect::Text, Dialect::Csv] {
         assert_eq!(dialect.as_str().parse(), Ok(dialect));
     }
     let unknown = "xml".parse::<Dialect>().unwrap_err();
-    assert!(unknown.to_string().starts_with(r#"must be one of "gemini-jsonl", "#));
+    let words = r#"must be one of "gemini-jsonl", "openai-jsonl", "text", "csv""#;
+    assert_eq!(unknown.to_string(), words);
+    assert_eq!(Family::Json.dialect(), None);
+    assert_eq!(Family::Csv.dialect(), Some(Dialect::Csv));
 }
 
 #[test]
 fn other_files_are_refused_with_what_is_accepted() {
     for (name, found) in [
-        ("a.xml", ".xml files are"),
-        ("a.gz", "a file without a suffix is"),
-        ("a.jsonl.gz.gz", ".gz files are"),
-        ("a.jsonl.bz2", ".bz2 files are"),
+        ("a.xlsx", ".xlsx files are"),
+        ("a.jsonl.zip", ".zip files are"),
+        ("a.gz", ".gz files are"),
+        ("a.tar.gz", ".tar.gz files are"),
+        ("a.txt.gz.zst", ".gz.zst files are"),
         ("a.tidegate.toml", ".toml files are"),
         ("a.", "a file without a suffix is"),
         ("jsonl", "a file without a suffix is"),
@@ -80,10 +82,9 @@ fn other_files_are_refused_with_what_is_accepted() {
         ("a.x\ny", ".x\\ny files are"),
     ] {
         let message = recognise(name).unwrap_err().to_string();
-        let expected =
-            format!("{found} not accepted; accepted are .jsonl (Gemini or OpenAI batch)");
+        let expected = format!("{found} not accepted; accepted are .jsonl and .json (requests ");
         assert!(message.starts_with(&expected), "{message}");
-        assert!(message.contains(".txt (one prompt a line)"), "{message}");
+        assert!(message.contains(".txt (a prompt a line)"), "{message}");
         assert!(!message.contains('\n'), "{message}");
     }
 }
@@ -198,15 +199,13 @@ fn what_is_no_answer_is_refused() {
 #[test]
 fn an_error_becomes_one_line() {
     assert_eq!(
-        error_line("1", 400, "INVALID_ARGUMENT", "two\nlines"),
+        error_line("1", 400, "INVALID_ARGUMENT", "two\nlines", None),
         b"{\"key\":\"1\",\"error\":{\"code\":400,\"message\":\"two\\nlines\",\
           \"status\":\"INVALID_ARGUMENT\"}}\n"
     );
-    let refusal =
-        Some(&b"{\"error\": {\"code\": 429, \"details\": [ {\"@type\":\n \"a b\"} ]}}"[..]);
-    let fault = Ending::Fault { code: 429, word: "RESOURCE_EXHAUSTED", message: "", refusal };
+    let details = serde_json::value::RawValue::from_string("[ {\"@type\":\n \"a b\"} ]".into());
     assert_eq!(
-        result_line(Answers::Gemini, "k", "w_1", fault).unwrap(),
+        error_line("k", 429, "RESOURCE_EXHAUSTED", "", Some(&details.unwrap())),
         b"{\"key\":\"k\",\"error\":{\"code\":429,\"message\":\"\",\
           \"status\":\"RESOURCE_EXHAUSTED\",\"details\":[{\"@type\":\"a b\"}]}}\n"
     );

@@ -40,7 +40,7 @@ pub use drop_in::drop_in;
 pub use error::{Refusal, SpoolError};
 pub use finish::{Finish, Finished, Outcome, Rejected};
 pub use name::stem;
-pub use records::{Content, Record, RecordReader};
+pub use records::{Content, Head, Record, RecordReader, Role, head};
 pub use scan::{Candidate, Identity, Refused, Scan};
 pub use unpack::{Unpacked, nameless, unpacked};
 pub use watch::Watcher;
@@ -50,12 +50,15 @@ use dir::Dir;
 use name::check_id;
 use scan::Seen;
 
+use crate::formats;
+
 /// The bounds of the spool, each with its reason.
 pub(crate) mod caps {
     /// Largest file taken: what the providers' own batch interfaces take (2 GB), rounded up.
     pub(crate) const FILE_MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-    /// Largest options file beside a dropped file: some hundred times what all options need.
-    pub(crate) const SIDECAR_MAX_BYTES: u64 = 64 * 1024;
+    /// Largest options file beside a dropped file: a template of 64 KiB with every byte escaped,
+    /// and a hundred times what all other options need.
+    pub(crate) const SIDECAR_MAX_BYTES: u64 = 512 * 1024;
     /// Largest window that a packed file may ask for, as a power of two: 128 MiB, which is what
     /// `zstd` itself takes without being told otherwise.
     pub(crate) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -155,11 +158,14 @@ impl Spool {
     }
 
     fn is_used(&self, name: &str) -> Result<bool, SpoolError> {
-        let places = [
-            (&self.done, &finish::SUFFIXES[..]),
-            (&self.failed, &finish::SUFFIXES[..]),
-            (&self.rejected, &name::FORMAT_SUFFIXES[..]),
-            (&self.rejected, &[finish::ERROR_SUFFIX][..]),
+        let dropped: Vec<String> = formats::suffixes().collect();
+        let dropped = || [""].into_iter().chain(dropped.iter().map(String::as_str));
+        let ended = || finish::SUFFIXES.into_iter();
+        let places: [(&Dir, &mut dyn Iterator<Item = &str>); 4] = [
+            (&self.done, &mut ended()),
+            (&self.failed, &mut ended()),
+            (&self.rejected, &mut dropped()),
+            (&self.rejected, &mut [finish::ERROR_SUFFIX].into_iter()),
         ];
         for (dir, suffixes) in places {
             for suffix in suffixes {

@@ -3,38 +3,22 @@
 use std::ffi::OsStr;
 
 use super::{Refusal, SpoolError, caps};
+use crate::formats;
 
 /// What the options file of a dropped file has behind the name.
 pub(super) const SIDECAR_SUFFIX: &str = ".tidegate.toml";
 
-/// The format suffixes, and none.
-pub(super) const FORMAT_SUFFIXES: [&str; 16] = [
-    "",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".txt",
-    ".csv",
-    ".jsonl.gz",
-    ".ndjson.gz",
-    ".json.gz",
-    ".txt.gz",
-    ".csv.gz",
-    ".jsonl.zst",
-    ".ndjson.zst",
-    ".json.zst",
-    ".txt.zst",
-    ".csv.zst",
-];
-
 /// The dropped name without its format suffixes: `prompts` of `prompts.jsonl.gz`.
 #[must_use]
 pub fn stem(file_name: &str) -> &str {
-    let strip = |name, suffixes: &[&str]| {
-        let stripped = suffixes.iter().find_map(|s| str::strip_suffix(name, s));
-        stripped.filter(|rest| !rest.is_empty()).unwrap_or(name)
-    };
-    strip(strip(file_name, &[".gz", ".zst"]), &[".jsonl", ".ndjson", ".json", ".txt", ".csv"])
+    let longest = formats::suffixes().filter(|suffix| {
+        let start = file_name.len().saturating_sub(suffix.len());
+        start > 0
+            && file_name.is_char_boundary(start)
+            && file_name[start..].eq_ignore_ascii_case(suffix)
+    });
+    let length = longest.map(|suffix| suffix.len()).max().unwrap_or_default();
+    &file_name[..file_name.len() - length]
 }
 
 /// Whether a scan passes over it in silence: still being written, or the options of another file.

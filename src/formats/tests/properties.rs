@@ -101,7 +101,8 @@ proptest! {
         // The same prompt weighs the same in either dialect.
         let text = parse_line(Dialect::Text, 1, line.as_bytes()).unwrap().unwrap();
         let jsonl = format!(r#"{{"key":"1","request":{}}}"#, String::from_utf8(body).unwrap());
-        prop_assert_eq!(item(&jsonl).footprint, text.footprint);
+        let wrapped = item(&jsonl);
+        prop_assert_eq!((wrapped.key, wrapped.footprint), (text.key, text.footprint));
     }
 
     #[test]
@@ -127,7 +128,7 @@ proptest! {
 
     #[test]
     fn an_error_line_is_one_line(key in any::<String>(), message in any::<String>()) {
-        let line = error_line(&key, 500, "INTERNAL", &message);
+        let line = error_line(&key, 500, "INTERNAL", &message, None);
         prop_assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1));
         let read: Value = serde_json::from_slice(&line).unwrap();
         prop_assert_eq!(&read["key"], &Value::from(key));

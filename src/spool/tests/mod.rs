@@ -269,7 +269,7 @@ fn stems_lose_one_compression_and_one_format() {
         ("prompts.txt", "prompts"),
         ("a.b.jsonl", "a.b"),
         ("prompts.jsonl.jsonl", "prompts.jsonl"),
-        ("prompts.gz", "prompts"),
+        ("prompts.gz", "prompts.gz"),
         ("prompts.csv", "prompts"),
         ("prompts.xml", "prompts.xml"),
         ("prompts", "prompts"),

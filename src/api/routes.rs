@@ -169,11 +169,25 @@ async fn cancel_batch(State(api): State<Api>, Path(id): Path<String>) -> Answer<
 
 async fn batch_results(State(api): State<Api>, Path(id): Path<String>) -> Answer<Response> {
     let batch = api.find(&id).await?;
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
     let Some(path) = results_path(&api.inner.spool, &batch) else {
-        let ended = batch.ended();
         let state = batch.state.as_str();
-        let detail = format!("batch {id} is {state}: {ended} of {} items have ended", batch.items);
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+        return match batch.state {
+            BatchState::Open => {
+                let (reader, spool) = (api.inner.store.reader().clone(), api.inner.spool.clone());
+                let mut told = export::so_far(reader, spool, batch);
+                let pages = futures_util::stream::poll_fn(move |cx| told.poll_recv(cx));
+                Ok((kind, axum::body::Body::from_stream(pages)).into_response())
+            }
+            BatchState::Importing
+            | BatchState::Done
+            | BatchState::Failed
+            | BatchState::Cancelled
+            | BatchState::Rejected => {
+                let detail = format!("batch {id} is {state}: it has no results");
+                Err(Problem::new(StatusCode::CONFLICT, detail))
+            }
+        };
     };
     let gone = |error| {
         let detail = format!("cannot read {}: {error}", path.display());
@@ -181,7 +195,7 @@ async fn batch_results(State(api): State<Api>, Path(id): Path<String>) -> Answer
     };
     let file = tokio::fs::File::open(&path).await.map_err(gone)?;
     let body = axum::body::Body::from_stream(ReaderStream::new(file));
-    Ok(([(header::CONTENT_TYPE, "application/jsonl")], body).into_response())
+    Ok((kind, body).into_response())
 }
 
 /// Where a finished batch's results are.

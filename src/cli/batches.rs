@@ -218,14 +218,7 @@ fn shown(config: &Config, batch: &Batch) -> BatchOut {
 /// Copies the results: from the file, which is on this machine as the daemon is, or from the daemon
 /// where only that may read it.
 async fn results(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Result<u8, Failure> {
-    let Some(path) = &batch.results else {
-        let ended = batch.items.saturating_sub(batch.queued);
-        let message = format!(
-            "batch {} is {}: {ended} of {} items have ended",
-            batch.id, batch.state, batch.items
-        );
-        return Err(Failure::new(EX_FAILURE, message));
-    };
+    let Some(path) = &batch.results else { return so_far(batch, source, output).await };
     let told = |error: std::io::Error| Failure::new(EX_FAILURE, format!("{path}: {error}"));
     let mut to: Box<dyn Write> = match output {
         Some(to) => Box::new(std::fs::File::create(to).map_err(told)?),
@@ -241,6 +234,31 @@ async fn results(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Re
     match copied.and_then(|()| to.flush()) {
         Ok(()) => Ok(0),
         // Whoever read has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(told(error)),
+    }
+}
+
+/// Copies what an open batch has of results, from the daemon, which has them.
+async fn so_far(batch: &BatchOut, source: &Source, output: Option<&Path>) -> Result<u8, Failure> {
+    let ended = batch.items.saturating_sub(batch.queued);
+    let state = &batch.state;
+    let progress = format!("batch {} is {state}: {ended} of {} items", batch.id, batch.items);
+    let Source::Daemon(daemon) = source else {
+        let message = format!("{progress} have ended; start the daemon to read these");
+        return Err(Failure::new(EX_UNAVAILABLE, message));
+    };
+    if state != "open" {
+        return Err(Failure::new(EX_FAILURE, format!("{progress} have ended")));
+    }
+    let told = |error: std::io::Error| Failure::new(EX_FAILURE, error.to_string());
+    let mut to: Box<dyn Write> = match output {
+        Some(to) => Box::new(std::fs::File::create(to).map_err(told)?),
+        None => Box::new(std::io::stdout().lock()),
+    };
+    eprintln!("{progress} have ended: these are the results so far.");
+    match daemon.copy(&path_of(&batch.id, "/results"), &mut to).await?.and_then(|()| to.flush()) {
+        Ok(()) => Ok(0),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(told(error)),
     }

@@ -336,7 +336,8 @@ fn words(batch: &BatchOut, rate: Option<u64>) -> String {
 }
 
 fn counts(batch: &BatchOut) -> Vec<String> {
-    let counts = [(batch.failed, "failed"), (batch.cancelled, "cancelled")];
+    let counts =
+        [(batch.failed, "failed"), (batch.blocked, "blocked"), (batch.cancelled, "cancelled")];
     let some = counts.into_iter().filter(|(count, _)| *count > 0);
     some.map(|(count, what)| format!("{count} {what}")).collect()
 }

@@ -11,6 +11,7 @@ mod batches;
 mod controls;
 mod crash;
 mod days;
+mod dialects;
 mod disk_full;
 mod estimates;
 mod faults;

@@ -1,9 +1,13 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bad_lines;
+mod cuts;
 mod footprints;
 mod job_options;
+mod openai;
 mod properties;
+mod shapes;
+mod templates;
 
 use super::*;
 
@@ -13,30 +17,64 @@ fn item(line: &str) -> Line {
     parse_line(JSONL, 1, line.as_bytes()).unwrap().unwrap()
 }
 
-#[test]
-fn dialects_and_names_are_recognised_by_the_suffix() {
-    assert_eq!(recognise("jobs.jsonl"), Ok((Dialect::GeminiJsonl, "jobs")));
-    assert_eq!(recognise("a.b c.JSONL"), Ok((Dialect::GeminiJsonl, "a.b c")));
-    assert_eq!(recognise("prompts.txt"), Ok((Dialect::Text, "prompts")));
-    assert_eq!(recognise(&format!("{}.txt", "é".repeat(100))).unwrap().0, Dialect::Text);
+/// Records of files without a template.
+fn parse_line(dialect: Dialect, number: u64, line: &[u8]) -> Result<Option<Line>, LineError> {
+    super::parse_line(dialect, None, number, line)
+}
+
+fn key_of(dialect: Dialect, number: u64, line: &[u8]) -> String {
+    super::key_of(dialect, None, number, line)
+}
+
+fn request_body(dialect: Dialect, line: &[u8]) -> Result<Vec<u8>, LineError> {
+    super::request_body(dialect, None, Wire::Gemini, "m", line).map(|request| request.body)
 }
 
 #[test]
-fn a_dialect_survives_the_database() {
-    for dialect in [Dialect::GeminiJsonl, Dialect::Text] {
+fn families_and_packings_are_recognised_by_the_suffix() {
+    for (name, stem, family, packing) in [
+        ("jobs.jsonl", "jobs", Family::Jsonl, Packing::Plain),
+        ("a.b c.JSONL", "a.b c", Family::Jsonl, Packing::Plain),
+        ("a.ndjson", "a", Family::Jsonl, Packing::Plain),
+        ("a.json", "a", Family::Json, Packing::Plain),
+        ("prompts.txt", "prompts", Family::Text, Packing::Plain),
+        ("a.jsonl.csv", "a.jsonl", Family::Csv, Packing::Plain),
+        ("a.jsonl.gz", "a", Family::Jsonl, Packing::Gzip),
+        ("a.Csv.ZST", "a", Family::Csv, Packing::Zstd),
+        ("a.gz.txt", "a.gz", Family::Text, Packing::Plain),
+        ("a.txt.gz.gz.json.gz", "a.txt.gz.gz", Family::Json, Packing::Gzip),
+    ] {
+        assert_eq!(recognise(name), Ok(FileName { stem, family, packing }), "{name}");
+    }
+    let long = format!("{}.txt.zst", "é".repeat(100));
+    assert_eq!(recognise(&long).unwrap().family, Family::Text);
+    let all: Vec<_> = suffixes().collect();
+    assert_eq!(all.len(), 15);
+    for suffix in all {
+        assert_eq!(recognise(&format!("a{suffix}")).unwrap().stem, "a", "{suffix}");
+    }
+}
+
+#[test]
+fn words_survive_the_database() {
+    for dialect in [Dialect::GeminiJsonl, Dialect::OpenAiJsonl, Dialect::Text, Dialect::Csv] {
         assert_eq!(dialect.as_str().parse(), Ok(dialect));
     }
-    let unknown = "csv".parse::<Dialect>().unwrap_err();
-    assert_eq!(unknown.to_string(), r#"must be one of "gemini-jsonl", "text""#);
+    let unknown = "xml".parse::<Dialect>().unwrap_err();
+    let words = r#"must be one of "gemini-jsonl", "openai-jsonl", "text", "csv""#;
+    assert_eq!(unknown.to_string(), words);
+    assert_eq!(Family::Json.dialect(), None);
+    assert_eq!(Family::Csv.dialect(), Some(Dialect::Csv));
 }
 
 #[test]
 fn other_files_are_refused_with_what_is_accepted() {
     for (name, found) in [
-        ("a.json", ".json files are"),
-        ("a.csv", ".csv files are"),
-        ("a.jsonl.gz", ".gz files are"),
-        ("a.jsonl.zst", ".zst files are"),
+        ("a.xlsx", ".xlsx files are"),
+        ("a.jsonl.zip", ".zip files are"),
+        ("a.gz", ".gz files are"),
+        ("a.tar.gz", ".tar.gz files are"),
+        ("a.txt.gz.zst", ".gz.zst files are"),
         ("a.tidegate.toml", ".toml files are"),
         ("a.", "a file without a suffix is"),
         ("jsonl", "a file without a suffix is"),
@@ -44,9 +82,9 @@ fn other_files_are_refused_with_what_is_accepted() {
         ("a.x\ny", ".x\\ny files are"),
     ] {
         let message = recognise(name).unwrap_err().to_string();
-        let expected = format!("{found} not accepted; accepted are .jsonl (Gemini batch: one ");
+        let expected = format!("{found} not accepted; accepted are .jsonl and .json (requests ");
         assert!(message.starts_with(&expected), "{message}");
-        assert!(message.contains(".txt (one prompt a line)"), "{message}");
+        assert!(message.contains(".txt (a prompt a line)"), "{message}");
         assert!(!message.contains('\n'), "{message}");
     }
 }

@@ -145,7 +145,8 @@ async fn a_prompt_that_one_of_the_routes_takes_is_no_bad_line() {
         Ceiling::of(&found.ceilings())
     };
     let line = "word ".repeat(4_000);
-    let line = parse_line(Dialect::Text, 1, line.as_bytes()).expect("a line").expect("a prompt");
+    let line =
+        parse_line(Dialect::Text, None, 1, line.as_bytes()).expect("a line").expect("a prompt");
     let whole = line.footprint.estimate().likely_max;
     assert!(line.footprint.estimate().floor > 300, "{whole}");
     // `big` has no limit of tokens.
@@ -171,7 +172,8 @@ fn the_largest_limit_of_several_models_counts() {
         source: Said::Config,
     };
     let line = "word ".repeat(4_000);
-    let line = parse_line(Dialect::Text, 1, line.as_bytes()).expect("a line").expect("a prompt");
+    let line =
+        parse_line(Dialect::Text, None, 1, line.as_bytes()).expect("a line").expect("a prompt");
     let reserve = |limits: &[u64]| {
         let limits: Vec<_> = limits.iter().map(|value| [tpm(*value)]).collect();
         let models: Vec<_> = limits.iter().map(|limit| ("m", &limit[..])).collect();

@@ -12,12 +12,14 @@ fn reason(line: &[u8]) -> String {
 #[test]
 fn every_bad_line_has_its_reason() {
     const KEY: &str = r#""key" must be a string of 1 to 512 bytes without control characters"#;
-    const OBJECT: &str = r#"not a JSON object; a line is {"key": …, "request": {…}}"#;
-    const OPENAI: &str = "a line of the OpenAI batch dialect (\"custom_id\", \"body\"), which is \
-        not accepted; a line is {\"key\": …, \"request\": {…}}";
+    const OBJECT: &str = "not a JSON object; a line is {\"key\": …, \"request\": {…}}, or \
+        {\"custom_id\": …, \"method\": \"POST\", \"url\": …, \"body\": {…}}";
+    const OPENAI: &str = "a line of the OpenAI batch dialect (\"custom_id\", \"body\") in a file of \
+        the Gemini dialect; put it into a file of its own";
     const OPTIONS: &str =
         r#""tidegate" options are accepted on the first line only, with nothing beside them"#;
-    const CONTENTS: &str = r#""contents" of the request is missing or empty"#;
+    const CONTENTS: &str =
+        r#""contents" (or "content", to embed) of the request is missing or empty"#;
     const REQUEST: &str = r#""request" must be an object"#;
     const GOOD: &str = r#"{"contents":[{"parts":[{"text":"x"}]}]}"#;
 
@@ -78,7 +80,9 @@ fn every_bad_line_has_its_reason() {
         (with_request(r#"{"contents":{}}"#), CONTENTS),
         (with_request(r#"{"contents":[{}]}"#), CONTENTS),
         (with_request(r#"{"contents":"hi"}"#), CONTENTS),
-        (with_request(r#"{"content":{"parts":[{"text":"embed"}]}}"#), CONTENTS),
+        (with_request(r#"{"content":{}}"#), CONTENTS),
+        (with_request(r#"{"contents":[],"content":{"parts":[{"text":"embed"}]}}"#), CONTENTS),
+        (with_request(r#"{"requests":[{"content":{"parts":[{"text":"embed"}]}}]}"#), CONTENTS),
         // Twice the same.
         (r#"{"key":"k","key":"k"}"#.into(), r#"duplicate field "key""#),
         (r#"{"key":"k","request":{},"request":{}}"#.into(), r#"duplicate field "request""#),
@@ -142,6 +146,9 @@ fn no_error_quotes_the_prompt() {
     };
     let mut look_at = |line: &[u8]| {
         if let Err(error) = parse_line(JSONL, 2, line) {
+            look(format!("{error} {error:?}"));
+        }
+        if let Err(error) = parse_line(Dialect::OpenAiJsonl, 2, line) {
             look(format!("{error} {error:?}"));
         }
         if let Err(error) = request_body(JSONL, line) {

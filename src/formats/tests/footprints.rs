@@ -223,6 +223,7 @@ fn tools_of_the_provider_are_told_from_functions() {
 fn an_output_bound_is_read() {
     for (config, max) in [
         (r#"{"maxOutputTokens":64}"#, Some(64)),
+        (r#"{"candidateCount":3,"maxOutputTokens":64}"#, Some(192)),
         (r#"{"max_output_tokens":"128"}"#, Some(128)),
         (r#"{"maxOutputTokens":0}"#, None),
         (r#"{"maxOutputTokens":"0"}"#, None),
@@ -242,32 +243,12 @@ fn an_output_bound_is_read() {
 }
 
 #[test]
-fn embeddings_count_their_texts() {
-    let one = r#"{"model":"models/e","content":{"parts":[{"text":"four"}]},"title":"ab",
+fn a_request_to_embed_is_weighed() {
+    let body = r#"{"model":"models/e","content":{"parts":[{"text":"four"}]},"title":"ab",
         "taskType":"RETRIEVAL_DOCUMENT","outputDimensionality":768}"#;
-    let found = Footprint::of_embedding(one).unwrap();
-    assert_eq!(found, Footprint { text_bytes: 6, ..Footprint::default() });
-
-    let batch = format!(r#"{{"requests":[{one},{one},{one}]}}"#);
-    let found = Footprint::of_embedding(&batch).unwrap();
-    assert_eq!(found, Footprint { text_bytes: 18, requests: 3, ..Footprint::default() });
-    assert_eq!((found.overhead_tokens(), found.estimate().likely_max), (24, 9 + 24));
-
-    let refused = |body: &str| Footprint::of_embedding(body).unwrap_err();
-    for body in ["{}", r#"{"requests":[]}"#, r#"{"content":{}}"#, "[]", "7", r#""content""#] {
-        assert_eq!(refused(body), LineError::ContentsMissing, "{body}");
-    }
-    let twice = r#"{"content":{"parts":[{"text":"a"}]},"content":{}}"#;
-    assert_eq!(refused(twice), LineError::Duplicate { field: "content" });
-    assert!(matches!(refused("{"), LineError::NotJson { column: 1, .. }));
-    assert!(matches!(refused(r#"{"content":{}}x"#), LineError::NotJson { .. }));
-    assert!(matches!(refused(&"[".repeat(200)), LineError::TooDeep { .. }));
-
-    // A line that generates is not weighed as a batch of embeddings.
-    let generate = r#"{"contents":[{"a":1}],"requests":[{},{}],"content":{"a":"text"}}"#;
-    assert_eq!(weigh(generate).requests, 1);
-    let line = format!(r#"{{"key":"k","request":{batch}}}"#);
-    assert_eq!(parse_line(JSONL, 1, line.as_bytes()), Err(LineError::ContentsMissing));
+    let found = item(&format!(r#"{{"key":"k","request":{}}}"#, body.replace('\n', "")));
+    assert_eq!(found.footprint, Footprint { text_bytes: 6, ..Footprint::default() });
+    assert_eq!((found.method, found.model.as_deref()), (Some(Method::Embed), Some("e")));
 }
 
 #[test]

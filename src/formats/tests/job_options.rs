@@ -22,6 +22,7 @@ fn full() -> BatchOptions {
         max_cost_micro_usd: Some(1_500_001),
         in_doubt: Some(InDoubt::Hold),
         on_bad_line: Some(OnBadLine::Skip),
+        template: Some("Say {{text}}\n".into()),
         id: Some(uuid::Uuid::from_u128(7)),
     }
 }
@@ -33,7 +34,8 @@ fn the_first_line_and_the_sidecar_say_the_same() {
         "pool":"cheap","fallback":["models/a","b/c"],"patience":"1h 30m 250ms","pace":"spread",
         "tenant":"Zoë \"z\"","deadline":"2026-11-23T09:00:00+01:00",
         "not_before":"2026-11-22T20:30:00.250Z","name":"night run","max_cost":1.500001,
-        "in_doubt":"hold","on_bad_line":"skip","id":"00000000-0000-0000-0000-000000000007"}"#,
+        "in_doubt":"hold","on_bad_line":"skip","template":"Say {{text}}\n",
+        "id":"00000000-0000-0000-0000-000000000007"}"#,
     );
     assert_eq!(line, Ok(full()));
     let toml = r#"
@@ -51,6 +53,7 @@ fn the_first_line_and_the_sidecar_say_the_same() {
         max_cost = "1.500001"
         in_doubt = "hold"
         on_bad_line = "skip"
+        template = "Say {{text}}\n"
         id = "00000000-0000-0000-0000-000000000007"
     "#;
     assert_eq!(sidecar(toml), Ok(full()));
@@ -153,6 +156,12 @@ fn every_bad_options_line_has_its_reason() {
              characters"
                 .to_owned(),
         ),
+        (
+            r#"{"template":""}"#,
+            "option \"template\" must be a text of 1 byte to 64 KiB, such as \"Classify: \
+             {{text}}\""
+                .to_owned(),
+        ),
         (r#"{"id":"7"}"#, r#"option "id" must be a UUID"#.to_owned()),
         (
             r#"{"name":"../x"}"#,
@@ -176,6 +185,12 @@ fn every_bad_options_line_has_its_reason() {
     assert!(read(&long).unwrap_err().to_string().starts_with(&shown));
     let long = format!(r#"{{"tenant":"{}"}}"#, "x".repeat(257));
     assert!(matches!(read(&long), Err(LineError::Option(OptionError::Value { .. }))));
+    let template = |bytes: usize| read(&format!(r#"{{"template":"{}"}}"#, "x".repeat(bytes)));
+    assert_eq!(template(64 << 10).unwrap().template.unwrap().len(), 64 << 10);
+    assert!(matches!(
+        template((64 << 10) + 1),
+        Err(LineError::Option(OptionError::Value { name: "template", .. }))
+    ));
 }
 
 #[test]

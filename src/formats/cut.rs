@@ -314,8 +314,7 @@ impl Csv {
             self.state = match (self.state, byte) {
                 (Row::Options, _) if !ends_options => Row::Options,
                 (Row::Quoted, b'"') => Row::Quote,
-                (Row::Field, b'"') | (Row::Quote, b'"') => Row::Quoted,
-                (Row::Quoted, _) => Row::Quoted,
+                (Row::Field | Row::Quote, b'"') | (Row::Quoted, _) => Row::Quoted,
                 (
                     Row::Field | Row::Plain | Row::Quote | Row::Options | Row::Between,
                     b'\r' | b'\n',

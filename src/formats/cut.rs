@@ -94,7 +94,7 @@ impl Cutter {
         match &mut self.0 {
             Machine::Lines | Machine::Csv(_) => begun.then_some(End::Record),
             Machine::Json(json) => match json.state {
-                State::Start { .. } | State::Done => None,
+                State::Start { .. } | State::Done | State::Lost => None,
                 // An object that stands alone tells better itself where it breaks off.
                 State::Inside { .. } | State::Scalar if !json.list => {
                     json.state = State::Done;
@@ -140,11 +140,13 @@ enum State {
     After,
     /// Behind everything.
     Done,
+    /// Behind what cannot be cut.
+    Lost,
 }
 
 impl Json {
     fn broken(&mut self, broken: Broken) -> End {
-        self.state = State::Done;
+        self.state = State::Lost;
         End::Broken(broken)
     }
 
@@ -199,6 +201,7 @@ impl Json {
                 Outside::Skip
             }
             (State::After, _) => Outside::Broken(Broken::CommaMissing),
+            (State::Lost, _) => Outside::Skip,
             (State::Done, _) => Outside::Broken(Broken::MoreFollows),
             (State::Inside { .. } | State::Scalar, _) => Outside::Begin,
         }
@@ -256,9 +259,12 @@ impl Json {
                 self.state = State::Inside { depth, string, escaped };
                 (rest.len(), false)
             }
-            State::Start { .. } | State::First | State::Value | State::After | State::Done => {
-                (0, false)
-            }
+            State::Start { .. }
+            | State::First
+            | State::Value
+            | State::After
+            | State::Done
+            | State::Lost => (0, false),
         }
     }
 }
@@ -308,8 +314,7 @@ impl Csv {
             self.state = match (self.state, byte) {
                 (Row::Options, _) if !ends_options => Row::Options,
                 (Row::Quoted, b'"') => Row::Quote,
-                (Row::Field, b'"') | (Row::Quote, b'"') => Row::Quoted,
-                (Row::Quoted, _) => Row::Quoted,
+                (Row::Field | Row::Quote, b'"') | (Row::Quoted, _) => Row::Quoted,
                 (
                     Row::Field | Row::Plain | Row::Quote | Row::Options | Row::Between,
                     b'\r' | b'\n',

@@ -48,9 +48,15 @@ pub(super) fn openai(text: &str) -> Result<Line, LineError> {
 /// What a record of the Gemini dialect asks for, and the bytes of its request.
 pub(super) fn gemini_body(text: &str) -> Result<(Method, &str), LineError> {
     let request = Envelope::of_gemini(text)?.request(text)?;
-    let outline =
-        Envelope::parse(request).map_err(|error| error.behind(offset_in(text, request)))?;
-    Ok((gemini_method(outline.contents), request))
+    let outline: Outline = serde_json::from_str(request)
+        .map_err(|error| LineError::from_json(&error, request, offset_in(text, request)))?;
+    Ok((gemini_method(outline.contents.is_some()), request))
+}
+
+/// What tells a request to generate from one to embed.
+#[derive(serde::Deserialize)]
+struct Outline {
+    contents: Option<IgnoredAny>,
 }
 
 /// The same of the `OpenAI` dialect.

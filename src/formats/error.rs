@@ -128,17 +128,6 @@ pub enum LineError {
 }
 
 impl LineError {
-    /// The same of a text that begins `offset` bytes further on.
-    pub(super) fn behind(self, offset: usize) -> Self {
-        match self {
-            Self::NotJson { column, problem } => {
-                Self::NotJson { column: column.saturating_add(offset), problem }
-            }
-            Self::TooDeep { column } => Self::TooDeep { column: column.saturating_add(offset) },
-            other => other,
-        }
-    }
-
     /// Turns what `serde_json` says of `text`, which begins `offset` bytes into the line.
     pub(super) fn from_json(error: &serde_json::Error, text: &str, offset: usize) -> Self {
         let lines_before = text.split_inclusive('\n').take(error.line().saturating_sub(1));

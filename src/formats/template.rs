@@ -1,8 +1,7 @@
 //! How the fields of a row, or the text of a line, become a prompt.
 
-use std::sync::LazyLock;
+use std::borrow::Cow;
 
-use csv_core::ReadRecordResult;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::fits_key;
@@ -101,11 +100,11 @@ impl Template {
 
     /// The row's key, if it has a column for it, and its prompt.
     pub(super) fn fill_row(&self, row: &str) -> Result<(Option<String>, String), LineError> {
-        let fields = Fields::read(row);
-        if fields.count() != self.columns {
-            return Err(LineError::Fields { found: fields.count(), expected: self.columns });
+        let fields = fields(row);
+        if fields.len() != self.columns {
+            return Err(LineError::Fields { found: fields.len(), expected: self.columns });
         }
-        let prompt = self.put_together(|column| fields.get(column));
+        let prompt = self.put_together(|column| fields.get(column).map_or("", Cow::as_ref));
         if prompt.trim_ascii().is_empty() {
             return Err(LineError::PromptBlank);
         }
@@ -114,14 +113,14 @@ impl Template {
 
     /// The row's own key, if it has a readable one.
     pub(super) fn key_of(&self, row: &str) -> Option<String> {
-        let fields = Fields::read(row);
-        let whole = fields.count() == self.columns;
+        let fields = fields(row);
+        let whole = fields.len() == self.columns;
         whole.then(|| self.key_in(&fields).ok().flatten()).flatten()
     }
 
-    fn key_in(&self, fields: &Fields) -> Result<Option<String>, LineError> {
+    fn key_in(&self, fields: &[Cow<'_, str>]) -> Result<Option<String>, LineError> {
         let Some(column) = self.key else { return Ok(None) };
-        let key = fields.get(column);
+        let key = fields.get(column).map_or("", Cow::as_ref);
         if fits_key(key) { Ok(Some(key.to_owned())) } else { Err(LineError::RowKeyInvalid) }
     }
 
@@ -140,8 +139,7 @@ impl Template {
 /// A header that is not UTF-8.
 pub fn header(record: &[u8]) -> Result<Vec<String>, LineError> {
     let text = super::content(record)?.unwrap_or_default();
-    let fields = Fields::read(text);
-    Ok((0..fields.count()).map(|column| fields.get(column).trim().to_owned()).collect())
+    Ok(fields(text).iter().map(|name| name.trim().to_owned()).collect())
 }
 
 /// Where the column stands that is called so.
@@ -200,46 +198,38 @@ fn pieces(source: &str, header: &[String]) -> Result<Vec<Piece>, TemplateError> 
 }
 
 /// The fields of one record, without their quotes.
-struct Fields {
-    text: String,
-    ends: Vec<usize>,
+fn fields(record: &str) -> Vec<Cow<'_, str>> {
+    let (mut fields, mut rest) = (Vec::new(), Some(record));
+    while let Some(text) = rest {
+        let (field, behind) = next_field(text);
+        fields.push(field);
+        rest = behind;
+    }
+    fields
 }
 
-impl Fields {
-    fn read(record: &str) -> Self {
-        // Building one takes longer than reading a short row with it.
-        static READER: LazyLock<csv_core::Reader> = LazyLock::new(csv_core::Reader::new);
-        let mut reader = READER.clone();
-        let mut text = vec![0; record.len()];
-        let mut ends = vec![0; record.bytes().filter(|byte| *byte == b',').count() + 1];
-        let (mut rest, mut written, mut fields) = (record.as_bytes(), 0, 0);
-        loop {
-            let (result, read, wrote, ended) =
-                reader.read_record(rest, &mut text[written..], &mut ends[fields..]);
-            (rest, written, fields) = (&rest[read..], written + wrote, fields + ended);
-            match result {
-                // The end of the input is told by an empty one.
-                ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::Record
-                | ReadRecordResult::End
-                | ReadRecordResult::OutputFull
-                | ReadRecordResult::OutputEndsFull => break,
-            }
-        }
-        text.truncate(written);
-        ends.truncate(fields);
-        // Fields are pieces of the record between ASCII bytes.
-        Self { text: String::from_utf8(text).unwrap_or_default(), ends }
+/// The field at the start of `text`, and what stands behind its comma.
+fn next_field(text: &str) -> (Cow<'_, str>, Option<&str>) {
+    let up_to_comma = |text| match str::split_once(text, ',') {
+        Some((field, behind)) => (field, Some(behind)),
+        None => (text, None),
+    };
+    let Some(mut rest) = text.strip_prefix('"') else {
+        let (field, behind) = up_to_comma(text);
+        return (Cow::Borrowed(field), behind);
+    };
+    let mut field = Cow::Borrowed("");
+    while let Some((piece, behind)) = rest.split_once('"') {
+        field += piece;
+        let Some(doubled) = behind.strip_prefix('"') else {
+            // What stands between the quotes and the comma belongs to the field.
+            let (tail, behind) = up_to_comma(behind);
+            field += tail;
+            return (field, behind);
+        };
+        field += "\"";
+        rest = doubled;
     }
-
-    fn count(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The field in this column; empty where there is none.
-    fn get(&self, column: usize) -> &str {
-        let start = column.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied());
-        let range = start.zip(self.ends.get(column).copied());
-        range.and_then(|(start, end)| self.text.get(start..end)).unwrap_or_default()
-    }
+    field += rest;
+    (field, None)
 }

@@ -238,3 +238,30 @@ fn the_sample_files_are_good() {
         .collect();
     assert_eq!(keys, ["1", "2", "3", "5", "6"]);
 }
+
+#[test]
+fn the_sample_files_of_the_other_dialects_are_good() {
+    let openai = include_bytes!("../../examples/sample-openai.jsonl");
+    let lines: Vec<_> = openai.split_inclusive(|&byte| byte == b'\n').collect();
+    assert_eq!(dialect_of(Family::Jsonl, lines[0]), Dialect::OpenAiJsonl);
+    for (line, key) in lines.iter().zip(["rivers", "brief", "verse", "picture"]) {
+        let found = parse_line(Dialect::OpenAiJsonl, 1, line).unwrap().unwrap();
+        assert_eq!(found.key, key);
+        assert_eq!(found.footprint.media_tokens > 0, key == "picture");
+    }
+    assert_eq!(lines.len(), 4);
+
+    let options = sidecar(include_str!("../../examples/sample.csv.tidegate.toml")).unwrap();
+    let rows = include_str!("../../examples/sample.csv");
+    let (first, rest) = rows.split_once('\n').unwrap();
+    let columns = header(first.as_bytes()).unwrap();
+    let template = Template::compile(options.template.as_deref(), &columns).unwrap();
+    let gate = rest.lines().nth(1).unwrap();
+    let sent =
+        super::request_body(Dialect::Csv, Some(&template), Wire::OpenAi, "m", gate.as_bytes());
+    assert_eq!(
+        String::from_utf8(sent.unwrap().body).unwrap(),
+        "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\
+         \"Answer in German: What does a tide gate do?\"}]}"
+    );
+}

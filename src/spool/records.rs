@@ -122,30 +122,30 @@ impl<R: BufRead> RecordReader<R> {
     /// The next record, or `None` at the end. A last line may lack its `\n`; nothing behind the
     /// last `\n` is no line. After an error the reader is of no more use.
     pub fn next_record(&mut self) -> io::Result<Option<Record<'_>>> {
-        if self.list.is_some() {
-            let list = self.list.as_mut().expect("it was seen in the line before");
-            return list.next_record();
-        }
-        let Some(cut) = self.read()? else { return Ok(None) };
-        let whole = matches!(cut.end, End::Record) && self.is_held(&cut);
-        if whole
-            && self.cutter.stands_alone()
-            && let Some(range) = formats::inline_list(&self.buffer)
-        {
-            let mut list = Self::within(self.buffer[range.clone()].to_vec(), self.record_max_bytes);
-            list.offset = cut.offset + bytes(range.start);
+        if self.list.is_none() {
+            let Some(piece) = self.read()? else { return Ok(None) };
+            let Some(list) = self.list_within(&piece) else {
+                return Ok(Some(self.record(&piece)));
+            };
             if let Some(more) = self.read()? {
                 return Ok(Some(self.record(&more)));
             }
-            return self.list.insert(Box::new(list)).next_record();
+            self.list = Some(Box::new(list));
         }
-        Ok(Some(self.record(&cut)))
+        self.list.as_mut().map_or(Ok(None), |list| list.next_record())
     }
 
-    /// Reads a list that is held.
-    fn within(list: Vec<u8>, max: usize) -> RecordReader<Cursor<Vec<u8>>> {
-        let buffer = Vec::new();
-        RecordReader { buffer, ..RecordReader::new(Cursor::new(list), Family::Json, max) }
+    /// The list of requests within the object that was just read, if it is all that there is.
+    fn list_within(&self, piece: &Piece) -> Option<RecordReader<Cursor<Vec<u8>>>> {
+        let alone = matches!(piece.end, End::Record) && self.cutter.stands_alone();
+        if !alone || !self.is_held(piece) {
+            return None;
+        }
+        let range = formats::inline_list(&self.buffer)?;
+        let offset = piece.offset + bytes(range.start);
+        let list = Cursor::new(self.buffer[range].to_vec());
+        let reader = RecordReader::new(list, Family::Json, 0);
+        Some(RecordReader { offset, record_max_bytes: self.record_max_bytes, ..reader })
     }
 
     /// Reads up to the end of the next record. Its first bytes are held, up to the limit.

@@ -86,9 +86,8 @@ async fn an_openai_project_answers_its_own_dialect_and_prompts() {
         assert_eq!(texts(&found, "/custom_id"), [key], "{found:?}");
         assert!(!texts(&found, CHOICE)[0].is_empty(), "{found:?}");
     }
-    let refused: Value =
-        serde_json::from_slice(&site.wait_for("rejected/other.error.json").await)
-            .expect("a document");
+    let refused: Value = serde_json::from_slice(&site.wait_for("rejected/other.error.json").await)
+        .expect("a document");
     let reason = refused["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("speaks OpenAI's dialect"), "{refused}");
     daemon.stop(&site).await;

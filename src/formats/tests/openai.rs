@@ -34,7 +34,7 @@ fn a_line_gives_its_id_its_model_and_the_very_bytes_of_its_body() {
     let found = read(&line);
     assert_eq!(found.key, "c-1");
     assert_eq!((found.method, found.model.as_deref()), (Some(Method::Chat), Some("gpt-x")));
-    assert_eq!(found.footprint, Footprint { text_bytes: 3, ..Footprint::default() });
+    assert_eq!(found.footprint, Footprint::of_text("h\u{e9}"));
     for wire in [Wire::Gemini, Wire::OpenAi] {
         let request = super::super::request_body(OPENAI, None, wire, "other", line.as_bytes());
         let expected = Request { method: Method::Chat, body: body.as_bytes().to_vec() };

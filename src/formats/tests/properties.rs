@@ -26,6 +26,15 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         "\"k\"",
         "\"request\":{",
         "\"contents\":",
+        "\"content\":",
+        "\"metadata\":{",
+        "\"custom_id\":\"c\"",
+        "\"method\":\"POST\"",
+        "\"url\":\"/v1/embeddings\"",
+        "\"url\":\"/v1/chat/completions\"",
+        "\"body\":{",
+        "\"messages\":",
+        "\"input\":",
         "\"parts\":",
         "\"text\":\"x\"",
         "\"inlineData\":{",
@@ -66,10 +75,20 @@ fn documents() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn nothing_panics_and_the_functions_agree(line in lines(), number in any::<u64>()) {
-        for dialect in [JSONL, Dialect::Text] {
-            let parsed = parse_line(dialect, number, &line);
-            let body = request_body(dialect, &line);
-            let key = key_of(dialect, number, &line);
+        let own = Template::compile(None, &header(&line).unwrap_or_default()).ok();
+        let two = Template::compile(Some("{{b}}"), &["id".into(), "b".into()]).ok();
+        for (dialect, template) in [
+            (JSONL, None),
+            (Dialect::OpenAiJsonl, None),
+            (Dialect::Text, None),
+            (Dialect::Csv, own.as_ref()),
+            (Dialect::Csv, two.as_ref()),
+        ] {
+            let parsed = super::super::parse_line(dialect, template, number, &line);
+            let request =
+                super::super::request_body(dialect, template, Wire::OpenAi, "m", &line);
+            let body = request.map(|request| request.body);
+            let key = super::super::key_of(dialect, template, number, &line);
             match parsed {
                 Ok(Some(item)) => {
                     prop_assert_eq!(item.key, key);

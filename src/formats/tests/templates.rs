@@ -175,13 +175,3 @@ proptest! {
         }
     }
 }
-#[test]
-fn dbg_it() {
-    let mut reader = csv_core::Reader::new();
-    let mut t = [0; 20];
-    let mut e = [0; 5];
-    eprintln!("{:?}", reader.read_record(b"ab,c", &mut t, &mut e));
-    eprintln!("{:?}", reader.read_record(b"", &mut t[3..], &mut e[1..]));
-    eprintln!("{t:?} {e:?}");
-    panic!();
-}

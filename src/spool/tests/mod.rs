@@ -270,7 +270,6 @@ fn stems_lose_one_compression_and_one_format() {
         ("a.b.jsonl", "a.b"),
         ("prompts.jsonl.jsonl", "prompts.jsonl"),
         ("prompts.gz", "prompts.gz"),
-        ("prompts.csv", "prompts"),
         ("prompts.xml", "prompts.xml"),
         ("prompts", "prompts"),
         ("jsonl", "jsonl"),

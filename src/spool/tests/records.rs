@@ -80,8 +80,11 @@ fn a_huge_line_is_counted_in_bounded_memory() {
     assert!(reader.buffer_bytes() <= line_max, "{}", reader.buffer_bytes());
 }
 
-/// Role, number, offset and bytes of every record.
-fn told(family: Family, text: &str, max: usize) -> (Vec<(Role, u64, u64, String)>, Option<Broken>) {
+/// Role, number, offset and bytes of a record.
+type Shown = (Role, u64, u64, String);
+
+/// All records, and how the text broke off.
+fn told(family: Family, text: &str, max: usize) -> (Vec<Shown>, Option<Broken>) {
     let mut reader = RecordReader::new(BufReader::with_capacity(3, text.as_bytes()), family, max);
     let mut told = Vec::new();
     while let Some(record) = reader.next_record().unwrap() {
@@ -100,7 +103,7 @@ fn told(family: Family, text: &str, max: usize) -> (Vec<(Role, u64, u64, String)
     (told, None)
 }
 
-fn row(role: Role, number: u64, offset: u64, text: &str) -> (Role, u64, u64, String) {
+fn row(role: Role, number: u64, offset: u64, text: &str) -> Shown {
     (role, number, offset, text.to_owned())
 }
 

@@ -62,10 +62,70 @@ struct Memory {
     most: u64,
 }
 
+/// Answers every item of the only batch, as a run would have left it: the same line a million
+/// times, in another order than that of the items.
+const ANSWER: &str = "
+import sqlite3, sys
+database, answers, line, hash = sys.argv[1], sys.argv[2], sys.argv[3].encode() + b'\\n', int(sys.argv[4])
+db = sqlite3.connect(database)
+ids = [id for (id,) in db.execute('SELECT id FROM item ORDER BY id % 1000, id')]
+with open(answers, 'wb') as file:
+    for _ in ids:
+        file.write(line)
+with db:
+    db.executemany('INSERT INTO answer (item_id, line_offset, line_bytes, line_hash) VALUES (?, ?, ?, ?)',
+        ((id, n * len(line), len(line), hash) for n, id in enumerate(ids)))
+    db.execute('UPDATE item SET state = 1')
+    db.execute('UPDATE batch SET succeeded = items, not_before = NULL')
+";
+
+/// 10,000,000 lines are measured too when this is set: it takes a few minutes and 6 GB of disk.
+const FULL: &str = "TIDEGATE_BENCH_FULL";
+
 fn main() -> Result<()> {
     for (lines, runs) in [(100_000, 3), (1_000_000, 1)] {
         measure(lines, runs)?;
     }
+    if std::env::var_os(FULL).is_some() {
+        measure(10_000_000, 1)?;
+    }
+    finish(1_000_000)
+}
+
+/// From the last answer to the results file.
+fn finish(lines: u64) -> Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let file = dir.path().join("job.jsonl");
+    write_job(&file, lines)?;
+    let site = dir.path().join("run");
+    import(&site, &file, lines)?;
+    let text = "The Ebb is a river that runs into the sea. ".repeat(8);
+    let line = format!(
+        r#"{{"key":"k","response":{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}}}}]}}}}"#
+    );
+    let hash = tidegate::store::line_hash(format!("{line}\n").as_bytes());
+    let work = fs::read_dir(site.join("spool/working"))?.next().context("no batch")??.path();
+    let status = Command::new("python3")
+        .args(["-c", ANSWER])
+        .arg(site.join("state/tidegate.sqlite3"))
+        .arg(work.join("answers"))
+        .args([&line, &hash.to_string()])
+        .status()?;
+    ensure!(status.success(), "python3 failed");
+    let daemon = Daemon::launch(&site)?;
+    let begun = now();
+    let done = daemon.wait(&format!("is done: {lines} of {lines}"))?;
+    let memory = daemon.memory()?;
+    daemon.stop()?;
+    let copied = now();
+    fs::copy(site.join("spool/done/job.results.jsonl"), dir.path().join("copy"))?;
+    let copied = copied.elapsed();
+    let size = fs::metadata(site.join("spool/done/job.results.jsonl"))?.len();
+    row(
+        &format!("finalising {lines} results of {} bytes", size / lines),
+        &format!("{} ms, {} KiB at most", done.duration_since(begun).as_millis(), memory.most),
+        &format!("copying the file: {} ms", copied.as_millis()),
+    );
     Ok(())
 }
 
@@ -83,6 +143,7 @@ fn measure(lines: u64, runs: usize) -> Result<()> {
     let last = last.context("no run")?;
     let ours = percentile(&mut rates, 50);
     let python = python(&file, &dir.path().join("text.sqlite3")).map(|time| rate(lines, time));
+    let sqlite = sqlite(&file, &dir.path().join("plain.sqlite3")).map(|time| rate(lines, time));
     let jq = jq(&file).map(|time| rate(lines, time));
     let beside = |what: &str, other: Option<u64>| match other {
         Some(other) => format!("{what}: {other} lines/s: {}", ratio(ours, other)),
@@ -92,7 +153,8 @@ fn measure(lines: u64, runs: usize) -> Result<()> {
         &format!("import of {lines} lines"),
         &format!("{ours} lines/s"),
         &format!(
-            "{}; {}",
+            "{}; {}; {}",
+            beside("sqlite3 .import", sqlite.ok()),
             beside("python3 sqlite3 executemany", python.ok()),
             beside("jq -c .", jq.ok())
         ),
@@ -119,7 +181,9 @@ fn measure(lines: u64, runs: usize) -> Result<()> {
 fn write_job(path: &Path, lines: u64) -> Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     writeln!(file, "{OPTIONS}")?;
-    let tail = "Answer in one sentence and name the river's length and mouth. ".repeat(3);
+    // Ten million lines must fit into the 2 GiB of a job file.
+    let times = if lines > 5_000_000 { 1 } else { 3 };
+    let tail = "Answer in one sentence and name the river's length and mouth. ".repeat(times);
     for line in 0..lines {
         let prompt = format!("River {line}. {tail}");
         let request =
@@ -162,6 +226,12 @@ fn import(dir: &Path, job: &Path, lines: u64) -> Result<Imported> {
 impl Daemon {
     /// Returns when it is ready.
     fn start(dir: &Path) -> Result<Self> {
+        let daemon = Self::launch(dir)?;
+        daemon.wait("ready: drop job files")?;
+        Ok(daemon)
+    }
+
+    fn launch(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let config = dir.join("tidegate.toml");
         fs::write(&config, CONFIG)?;
@@ -185,16 +255,14 @@ impl Daemon {
                 }
             }
         });
-        let daemon = Self { child, log };
-        daemon.wait("ready: drop job files")?;
-        Ok(daemon)
+        Ok(Self { child, log })
     }
 
     /// When the log says so.
     fn wait(&self, words: &str) -> Result<Instant> {
         let mut seen = String::new();
         loop {
-            let Ok((at, line)) = self.log.recv_timeout(Duration::from_mins(2)) else {
+            let Ok((at, line)) = self.log.recv_timeout(Duration::from_mins(10)) else {
                 anyhow::bail!("the daemon does not say `{words}`; it says:\n{seen}");
             };
             if line.contains(words) {
@@ -249,6 +317,19 @@ fn python(job: &Path, database: &Path) -> Result<Duration> {
     let output = Command::new("python3").args(["-c", INSERT]).arg(job).arg(database).output()?;
     ensure!(output.status.success(), "python3 failed");
     Ok(Duration::from_micros(String::from_utf8(output.stdout)?.trim().parse()?))
+}
+
+/// Lines as they are into a table of one column: no JSON is read, and nothing is synced.
+fn sqlite(job: &Path, database: &Path) -> Result<Duration> {
+    let begun = now();
+    let status = Command::new("sqlite3")
+        .arg(database)
+        .args(["CREATE TABLE line (text)", ".separator \u{1} \n"])
+        .arg(format!(".import {} line", job.display()))
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "sqlite3 failed");
+    Ok(begun.elapsed())
 }
 
 fn jq(job: &Path) -> Result<Duration> {

@@ -118,7 +118,7 @@ pub(super) async fn mark_bad(
     let json = to_json(&ids)?;
     let marked = sqlx::query!(
         r#"UPDATE item SET state = 2, bad = 1
-        WHERE id IN (SELECT value FROM jsonb_each(?1)) AND state = 0
+        WHERE id IN (SELECT value FROM jsonb_each(?1)) AND +state = 0
         RETURNING id AS "id!""#,
         json
     )

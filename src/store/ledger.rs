@@ -333,11 +333,12 @@ pub(super) async fn update_items(
     rows: &[&ItemUpdate],
 ) -> Result<(), StoreError> {
     let json = to_json(rows)?;
+    // The plus keeps the planner from looking for them among all that are queued.
     let done = sqlx::query!(
         "UPDATE item SET state = e.value ->> 'state', attempts = e.value ->> 'attempts',
             doubts = e.value ->> 'doubts', not_before = e.value ->> 'not_before'
         FROM jsonb_each(?1) AS e
-        WHERE item.id = e.value ->> 'id' AND item.state = 0",
+        WHERE item.id = e.value ->> 'id' AND +item.state = 0",
         json
     )
     .execute(&mut *conn)

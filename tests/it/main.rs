@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 mod images;
 mod keys;
+mod kills;
 mod learning;
 mod limits;
 mod plan;

@@ -62,6 +62,12 @@ pub enum Broken {
          .jsonl"
     )]
     MoreFollows,
+    /// The end of the text within a field's quotes.
+    #[error(
+        "a quote opens in this row and does not close: end the field with a quote, and double the \
+         quotes in it"
+    )]
+    QuoteOpen,
 }
 
 impl Cutter {
@@ -92,6 +98,7 @@ impl Cutter {
     /// is no further one.
     pub fn finish(&mut self, begun: bool) -> Option<End> {
         match &mut self.0 {
+            Machine::Csv(Csv { state: Row::Quoted, .. }) => Some(End::Broken(Broken::QuoteOpen)),
             Machine::Lines | Machine::Csv(_) => begun.then_some(End::Record),
             Machine::Json(json) => match json.state {
                 State::Start { .. } | State::Done | State::Lost => None,

@@ -9,6 +9,7 @@
 mod bad_files;
 mod batches;
 mod controls;
+mod corpus;
 mod crash;
 mod days;
 mod dialects;

@@ -79,14 +79,14 @@ with db:
     db.execute('UPDATE batch SET succeeded = items, not_before = NULL')
 ";
 
-/// 10,000,000 lines are measured too when this is set: it takes a few minutes and 6 GB of disk.
-const FULL: &str = "TIDEGATE_BENCH_FULL";
+/// With this argument 10,000,000 lines are measured too: it takes a few minutes and 6 GB of disk.
+const FULL: &str = "--full";
 
 fn main() -> Result<()> {
     for (lines, runs) in [(100_000, 3), (1_000_000, 1)] {
         measure(lines, runs)?;
     }
-    if std::env::var_os(FULL).is_some() {
+    if std::env::args().any(|arg| arg == FULL) {
         measure(10_000_000, 1)?;
     }
     finish(1_000_000)
@@ -120,9 +120,9 @@ fn finish(lines: u64) -> Result<()> {
     let copied = now();
     fs::copy(site.join("spool/done/job.results.jsonl"), dir.path().join("copy"))?;
     let copied = copied.elapsed();
-    let size = fs::metadata(site.join("spool/done/job.results.jsonl"))?.len();
+    let bytes = fs::metadata(site.join("spool/done/job.results.jsonl"))?.len();
     row(
-        &format!("finalising {lines} results of {} bytes", size / lines),
+        &format!("finalising {lines} results of {} bytes", bytes / lines),
         &format!("{} ms, {} KiB at most", done.duration_since(begun).as_millis(), memory.most),
         &format!("copying the file: {} ms", copied.as_millis()),
     );

@@ -188,8 +188,8 @@ fn options(batch: &Batch, config: &Config, id: Uuid, name: &str) -> BatchOptions
     }
 }
 
-/// The lines of failed items, one after the other. Prompts become lines of the dialect in which they
-/// are answered, under the key that they had.
+/// The lines of failed items, one after the other. Prompts become lines of the dialect in which
+/// they are answered, under the key that they had.
 struct FailedLines {
     input: File,
     form: Form,

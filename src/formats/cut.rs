@@ -98,7 +98,10 @@ impl Cutter {
     /// is no further one.
     pub fn finish(&mut self, begun: bool) -> Option<End> {
         match &mut self.0 {
-            Machine::Csv(Csv { state: Row::Quoted, .. }) => Some(End::Broken(Broken::QuoteOpen)),
+            Machine::Csv(csv) if matches!(csv.state, Row::Quoted) => {
+                csv.state = Row::Between;
+                Some(End::Broken(Broken::QuoteOpen))
+            }
             Machine::Lines | Machine::Csv(_) => begun.then_some(End::Record),
             Machine::Json(json) => match json.state {
                 State::Start { .. } | State::Done | State::Lost => None,

@@ -261,7 +261,8 @@ macro_rules! batches {
             r#"SELECT b.id, b.uid, b.work, b.file_name, b.out_name, b.dialect, b.project_id,
                 p.name AS project, b.bucket_id, b.model, b.tenant, b.priority, b.in_doubt,
                 b.on_bad_line, b.not_before, b.state, b.stopped, b.sha256,
-                b.source_bytes, b.source_uid, b.dropped_again, b.items, b.succeeded, b.failed, b.cancelled,
+                b.source_bytes, b.source_uid, b.dropped_again, b.items, b.succeeded,
+                b.failed, b.cancelled,
                 b.submitted_at, b.finished_at, b.deadline, b.max_cost_nanos, b.spent_nanos,
                 b.pool, b.fallback, b.patience_ms, b.pace, b.paused, b.template, b.answers,
                 b.blocked

@@ -9,6 +9,8 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fs;
 
+use futures_util::FutureExt;
+
 use serde_json::Value;
 
 use crate::harness::{Daemon, Site, assert_all_answered, emulator, item, job, model, read};
@@ -190,9 +192,15 @@ async fn check_all(cases: Vec<Case>) {
         case.drop_into(&site);
     }
     let daemon = site.serve().await;
+    let mut wrong = Vec::new();
     for case in &cases {
-        case.check(&site).await;
+        // Each tells its own fault; all of them are looked at.
+        let checked = std::panic::AssertUnwindSafe(case.check(&site)).catch_unwind().await;
+        if checked.is_err() {
+            wrong.push(&case.name);
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
     is_well(&site, &daemon).await;
     assert_eq!(site.list("incoming"), [""; 0]);
     daemon.stop(&site).await;

@@ -24,7 +24,11 @@ fn bad_second_lines() -> Vec<Case> {
     let contents = r#""contents":[{"parts":[{"text":"x"}]}]"#;
     let long_key = item(&"k".repeat(513), "x");
     let faults: Vec<(&str, String, &'static str)> = vec![
-        ("comma-behind", format!(r#"{{"key":"b","request":{{{contents},}}}}"#), "trailing comma"),
+        (
+            "comma-behind",
+            format!(r#"{{"key":"b","request":{{{contents},}}}}"#),
+            "key must be a string",
+        ),
         ("comma-missing", r#"{"key":"b" "request":{}}"#.into(), "not valid JSON at column 12"),
         ("colon-missing", r#"{"key" "b"}"#.into(), "not valid JSON at column 8"),
         ("cut-off", r#"{"key":"b","request":{"contents":[{"#.into(), "not valid JSON"),
@@ -164,7 +168,7 @@ fn lists() -> Vec<Case> {
     };
     let both = [("a", "one"), ("b", "two")];
     vec![
-        answered("list.json", format!("[{one},\n {two}]"), &both),
+        answered("list-good.json", format!("[{one},\n {two}]"), &both),
         answered("alone.json", bare, &[("1", "bare")]),
         answered("inline.json", inline(&format!("[{one},{two}]")), &both),
         rejected("inline-empty.json", inline("[]"), "there is no prompt in it"),
@@ -179,8 +183,8 @@ fn lists() -> Vec<Case> {
         bad("behind.json", format!("[{one}] x"), &[(2, "more follows behind the end")]),
         bad("lines.json", format!("{one}\n{two}\n"), &[(2, "more follows behind the end")]),
         bad("object-cut.json", &one[..20], &[(1, "not valid JSON")]),
-        bad("number.json", "7", &[(1, "one request object or a list")]),
-        bad("null.json", "null", &[(1, "one request object or a list")]),
+        bad("whole-number.json", "7", &[(1, "one request object or a list")]),
+        bad("whole-null.json", "null", &[(1, "one request object or a list")]),
         bad("strings.json", r#"["a","b"]"#, &[(1, "not a JSON object"), (2, "not a JSON object")]),
         bad("lists.json", format!("[[{one}]]"), &[(1, "not a JSON object")]),
         bad("options-late.x.json", format!("[{one},{{\"tidegate\":{{}}}}]"), &[(2, "first line")]),

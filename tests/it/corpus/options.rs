@@ -107,7 +107,7 @@ fn names() -> Vec<Case> {
         rejected("archive.tar.gz", "x", ".tar.gz files are not accepted"),
         rejected("alone.gz", "x", ".gz files are not accepted"),
         rejected("backup.jsonl.bak", good(), ".bak files are not accepted"),
-        rejected("dot.", good(), "files are not accepted"),
+        rejected("dot.", good(), "a file without a suffix is not accepted"),
         rejected("odd.\u{202e}lnosj", good(), "files are not accepted"),
         rejected("long.suffixsuffixsuffixsuffixsuffixsuffixsuffix", good(), "suffixsuff… files"),
     ];

@@ -53,7 +53,11 @@ fn headers() -> Vec<Case> {
         rejected("no-prompt.csv", "a,b,c\n1,2,3\n", "no column is called \"prompt\" or \"text\""),
         rejected("prompts.csv", "prompt,Prompt\n1,2\n", "two columns are called \"prompt\""),
         rejected("keys.csv", "key,prompt,KEY\n1,2,3\n", "two columns are called \"key\""),
-        rejected("open-header.csv", "key,\"prompt\na,one\n", "quote"),
+        rejected(
+            "open-header.csv",
+            "key,\"prompt\na,one\n",
+            "the first line must name the columns",
+        ),
         rejected("utf16.csv", b"\xff\xfek\0,\0p\0\n\0", "not valid UTF-8 at byte 1"),
     ]
 }

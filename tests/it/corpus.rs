@@ -6,7 +6,7 @@ mod options;
 mod packed;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 
 use futures_util::FutureExt;
@@ -182,9 +182,9 @@ fn openai(key: &str, text: &str) -> String {
 }
 
 async fn check_all(cases: Vec<Case>) {
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for case in &cases {
-        assert!(names.insert(case.stem().to_owned(), ()).is_none(), "{} is twice", case.name);
+        assert!(names.insert(case.stem().to_owned()), "{} is twice", case.name);
     }
     let emulator = emulator(&model("")).await;
     let site = Site::new(&crate::harness::project("demo", &emulator.base_url(), ""));

@@ -3,6 +3,9 @@
 use super::{Case, answered, answered_in_part, bad, openai, rejected, second};
 use crate::harness::item;
 
+/// What makes a good line bad.
+type Change = fn(&mut serde_json::Value);
+
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = bad_second_lines();
     cases.extend(whole_files());
@@ -199,7 +202,7 @@ fn dialects() -> Vec<Case> {
         change(&mut line);
         format!("{good}\n{line}\n")
     };
-    let faults: [(&str, fn(&mut serde_json::Value), &'static str); 13] = [
+    let faults: [(&str, Change, &'static str); 13] = [
         ("id-none", |line| drop(line.as_object_mut().unwrap().remove("custom_id")), "is missing"),
         ("id-number", |line| line["custom_id"] = 7.into(), "\"custom_id\" must be a string"),
         ("id-twice", |line| line["custom_id"] = "good".into(), "the key is that of line 1"),

@@ -52,7 +52,7 @@ fn cases() -> Vec<Case> {
         twice,
         case("empty.jsonl", "", "there is no prompt in it"),
         case("blank.txt", "\n  \n\t\n", "there is no prompt in it"),
-        case("table.csv", "a,b\n1,2\n", ".csv files are not accepted"),
+        case("table.xlsx", "a,b\n1,2\n", ".xlsx files are not accepted"),
         case(
             "off.jsonl",
             format!("{}\n{}", r#"{"tidegate":{"model":"imagen-3.0-generate-002"}}"#, job("off", 1)),

@@ -42,6 +42,9 @@ pub(super) fn refusal(imported: &Imported, skip: bool) -> Option<String> {
     if imported.items == 0 && imported.bad_lines == 0 {
         return Some("there is no prompt in it".to_owned());
     }
+    if imported.broken && skip {
+        return Some("a part of it cannot be read, so no line can be skipped: mend it".to_owned());
+    }
     if imported.bad_lines > 0 && !skip {
         let lines = if imported.bad_lines == 1 { "line" } else { "lines" };
         return Some(format!(

@@ -41,6 +41,8 @@ pub(crate) struct Imported {
     pub(crate) bad_lines: u64,
     /// The first of them.
     pub(crate) listed: Vec<BadLine>,
+    /// From its last bad line on the file cannot be read: what follows there is not known.
+    pub(crate) broken: bool,
     /// Why the file as a whole cannot be used.
     pub(crate) unusable: Option<String>,
 }
@@ -333,7 +335,10 @@ impl<H: FnMut(Vec<NewItem>, u64) -> bool> Reading<H> {
                     let reason = format!("the line has {length} bytes; at most {max} are taken");
                     self.bad(short, offset, length, &[], reason);
                 }
-                Content::Broken(broken) => self.bad(short, offset, 1, &[], broken.to_string()),
+                Content::Broken(broken) => {
+                    self.done.broken = true;
+                    self.bad(short, offset, 1, &[], broken.to_string());
+                }
                 Content::Bytes(bytes) => self.line(short, offset, bytes)?,
             }
             if self.slice.len() >= caps::IMPORT_SLICE && !self.flush() {

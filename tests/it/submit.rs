@@ -164,6 +164,7 @@ async fn what_cannot_be_had_is_refused_with_the_reason_and_leaves_nothing() {
     let (status, batch) = daemon.submit("file=bad.jsonl", "{\"key\":\"a\"}\n").await;
     assert_eq!((status, &batch["state"]), (201, &json!("importing")), "{batch}");
     site.wait_for("rejected/bad.error.json").await;
+    site.wait_for("rejected/bad.jsonl").await;
     assert_eq!(site.list("rejected"), ["bad.error.json", "bad.jsonl"]);
     daemon.stop(&site).await;
 }

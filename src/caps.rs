@@ -54,6 +54,13 @@ pub(crate) const DOUBTS_MAX: u32 = 8;
 /// model must not burn a day's quota.
 pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 
+/// Calls of clients that wait at once: more would wait longer than any client is patient.
+pub(crate) const CALLERS_MAX: usize = 10_000;
+
+/// Beyond this, in milliseconds, a wait does not end sooner by what others give back: it is longer
+/// than any minute with its margins.
+pub(crate) const CALL_HOPE_MS: u64 = 75_000;
+
 /// Bytes of job file lines in flight at once, of all projects: a hundred prompts with large images
 /// must not end the daemon for want of memory. One line is always let through.
 pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;

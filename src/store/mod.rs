@@ -30,7 +30,8 @@ pub use error::StoreError;
 pub use items::{ItemLine, NewItem, QueuedItem};
 pub use keys::KeyState;
 pub use ledger::{
-    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Origin, Settlement, TextWeight,
+    Tokens, Via,
 };
 pub use limits::{KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit};
 pub use pauses::Pause;

@@ -14,6 +14,7 @@ mod classify;
 mod client;
 mod count;
 mod delay;
+pub mod reading;
 mod text;
 mod url;
 

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 use super::{Method, Usage, text};
 
-mod openai;
+pub(super) mod inner;
+pub(super) mod openai;
 
 /// `usageMetadata` is a few hundred bytes; a longer one is counted and not kept.
 const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
@@ -20,10 +21,10 @@ const USAGE_RAW_BYTES_MAX: usize = 16 << 10;
 const COUNT_MAX: u64 = 1 << 40;
 
 /// A reason is one word.
-const REASON_BYTES_MAX: usize = 64;
+pub(super) const REASON_BYTES_MAX: usize = 64;
 
 /// A JSON object whose values are not looked into.
-type Object<'a> = BTreeMap<String, &'a RawValue>;
+pub(super) type Object<'a> = BTreeMap<String, &'a RawValue>;
 
 /// What a document turned out to be.
 #[derive(Debug)]
@@ -77,20 +78,34 @@ fn not_an_object(error: &serde_json::Error) -> Document {
     Document::Broken { reason }
 }
 
+/// Whether a document with a list `field` answers, and what it counted. Some of such answers tell
+/// no usage.
+pub(super) fn listed(object: &Object<'_>, field: &str) -> Document {
+    if let Some(status) = error_status(object) {
+        return Document::Error { status };
+    }
+    match piece::<Vec<&RawValue>>(object, field) {
+        Some(_) => Document::Answer { usage: usage(object), blocked: None, images: 0 },
+        None => Document::lacks(field),
+    }
+}
+
 fn generated(object: &Object<'_>) -> Document {
     if let Some(status) = error_status(object) {
         return Document::Error { status };
     }
-    let candidates: Vec<Candidate> = piece::<Vec<&RawValue>>(object, "candidates")
-        .unwrap_or_default()
-        .into_iter()
-        .map(|raw| serde_json::from_str(raw.get()).unwrap_or_default())
-        .collect();
+    let candidates = candidates(object);
     Document::Answer {
         usage: usage(object),
         blocked: blocked(object, &candidates),
         images: candidates.iter().map(Candidate::images).sum(),
     }
+}
+
+pub(super) fn candidates(object: &Object<'_>) -> Vec<Candidate> {
+    let candidates: Option<Vec<&RawValue>> = piece(object, "candidates");
+    let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+    candidates.unwrap_or_default().into_iter().map(read).collect()
 }
 
 /// Models of the first generation tell no usage.
@@ -149,8 +164,8 @@ pub(super) fn total(body: &[u8]) -> Total {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Candidate {
-    finish_reason: Option<String>,
+pub(super) struct Candidate {
+    pub(super) finish_reason: Option<String>,
     content: Option<Content>,
 }
 
@@ -174,11 +189,11 @@ struct InlineData {
 
 impl Candidate {
     /// A missing reason is proper: the provider leaves out what is empty.
-    fn is_proper(&self) -> bool {
+    pub(super) fn is_proper(&self) -> bool {
         self.finish_reason.as_deref().is_none_or(|reason| ["STOP", "MAX_TOKENS"].contains(&reason))
     }
 
-    fn images(&self) -> u64 {
+    pub(super) fn images(&self) -> u64 {
         let parts = self.content.as_ref().and_then(|content| content.parts.as_ref());
         let count = parts.into_iter().flatten().filter(|part| part.is_image()).count();
         u64::try_from(count).expect("a count fits 64 bits")
@@ -192,19 +207,25 @@ impl Part {
     }
 }
 
+/// Why the prompt was not taken.
+pub(super) fn block_reason(object: &Object<'_>) -> Option<String> {
+    let feedback: Object<'_> = piece(object, "promptFeedback")?;
+    let reason: String = piece(&feedback, "blockReason")?;
+    Some(text::bounded(&reason, REASON_BYTES_MAX))
+}
+
 fn blocked(object: &Object<'_>, candidates: &[Candidate]) -> Option<String> {
-    let feedback: Option<Object<'_>> = piece(object, "promptFeedback");
-    let reason = feedback.and_then(|feedback| piece(&feedback, "blockReason")).or_else(|| {
+    block_reason(object).or_else(|| {
         if candidates.iter().any(Candidate::is_proper) {
             return None;
         }
-        candidates.iter().find_map(|candidate| candidate.finish_reason.clone())
-    });
-    reason.map(|reason: String| text::bounded(&reason, REASON_BYTES_MAX))
+        let reason = candidates.iter().find_map(|candidate| candidate.finish_reason.as_deref())?;
+        Some(text::bounded(reason, REASON_BYTES_MAX))
+    })
 }
 
 /// None as well when a count is there but is no count: a wrong 0 would hand out quota twice.
-fn usage(object: &Object<'_>) -> Option<Usage> {
+pub(super) fn usage(object: &Object<'_>) -> Option<Usage> {
     let raw = object.get("usageMetadata")?.get();
     let counts: Object<'_> = serde_json::from_str(raw).ok()?;
     let count = |name| match counts.get(name).map(|raw| raw.get()) {
@@ -227,12 +248,12 @@ fn unquoted(text: &str) -> &str {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
-fn error_status(object: &Object<'_>) -> Option<u16> {
+pub(super) fn error_status(object: &Object<'_>) -> Option<u16> {
     let error: Object<'_> = piece(object, "error")?;
     piece(&error, "code").filter(|code| (400..600).contains(code))
 }
 
-fn piece<'a, T: Deserialize<'a>>(object: &Object<'a>, name: &str) -> Option<T> {
+pub(super) fn piece<'a, T: Deserialize<'a>>(object: &Object<'a>, name: &str) -> Option<T> {
     serde_json::from_str(object.get(name)?.get()).ok()
 }
 

@@ -25,7 +25,7 @@ use super::{
 /// A model's answer with several images is tens of MiB; more is a fault or an attack.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Error documents are a few KiB.
-const REFUSAL_BYTES_MAX: usize = 1 << 20;
+pub(super) const REFUSAL_BYTES_MAX: usize = 1 << 20;
 const REASON_BYTES_MAX: usize = 1 << 10;
 const TIER_BYTES_MAX: usize = 64;
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -226,15 +226,15 @@ impl Client {
 #[derive(Default)]
 pub(super) struct Received {
     pub(super) status: Option<u16>,
-    date: Option<i64>,
-    tier: Option<String>,
-    request_id: Option<String>,
+    pub(super) date: Option<i64>,
+    pub(super) tier: Option<String>,
+    pub(super) request_id: Option<String>,
     waits: Waits,
     pub(super) body: Vec<u8>,
 }
 
 impl Received {
-    fn read_headers(&mut self, headers: &HeaderMap) {
+    pub(super) fn read_headers(&mut self, headers: &HeaderMap) {
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
         self.date = headers
             .get(DATE)

@@ -15,6 +15,7 @@ mod client;
 mod count;
 mod delay;
 mod pass;
+pub mod reading;
 mod text;
 mod url;
 

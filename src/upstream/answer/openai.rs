@@ -7,7 +7,7 @@ use super::{COUNT_MAX, Document, Object, REASON_BYTES_MAX, USAGE_RAW_BYTES_MAX, 
 use crate::upstream::{Usage, text};
 
 /// Reads an answer of `chat/completions`.
-pub(super) fn completion(object: &Object<'_>) -> Document {
+pub(in crate::upstream) fn completion(object: &Object<'_>) -> Document {
     if let Some(status) = error_status(object) {
         return Document::Error { status };
     }
@@ -17,16 +17,22 @@ pub(super) fn completion(object: &Object<'_>) -> Document {
     if choices.is_none() && !is_completion {
         return Document::lacks("choices");
     }
-    let choices: Vec<Choice> = choices
-        .unwrap_or_default()
-        .into_iter()
-        .map(|raw| serde_json::from_str(raw.get()).unwrap_or_default())
-        .collect();
+    let choices = choices.unwrap_or_default().into_iter().map(choice).collect::<Vec<_>>();
     Document::Answer { usage: usage(object), blocked: blocked(&choices), images: 0 }
 }
 
+/// The choices of a completion, or of a part of one.
+pub(in crate::upstream) fn choices(object: &Object<'_>) -> Vec<Choice> {
+    let choices: Option<Vec<&RawValue>> = piece(object, "choices");
+    choices.unwrap_or_default().into_iter().map(choice).collect()
+}
+
+fn choice(raw: &RawValue) -> Choice {
+    serde_json::from_str(raw.get()).unwrap_or_default()
+}
+
 /// Reads an answer of `embeddings`.
-pub(super) fn embeddings(object: &Object<'_>) -> Document {
+pub(in crate::upstream) fn embeddings(object: &Object<'_>) -> Document {
     if let Some(status) = error_status(object) {
         return Document::Error { status };
     }
@@ -40,9 +46,10 @@ pub(super) fn embeddings(object: &Object<'_>) -> Document {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Choice {
-    finish_reason: Option<String>,
+pub(in crate::upstream) struct Choice {
+    pub(in crate::upstream) finish_reason: Option<String>,
     message: Option<Message>,
+    delta: Option<Message>,
 }
 
 #[derive(Default, Deserialize)]
@@ -54,9 +61,10 @@ struct Message {
 impl Choice {
     /// Why it is no proper text. Gemini writes more behind the word: `content_filter: SAFETY`; a
     /// gateway that lost its provider on the way says `error`.
-    fn trouble(&self) -> Option<&str> {
+    pub(in crate::upstream) fn trouble(&self) -> Option<&str> {
         let reason = self.finish_reason.as_deref().unwrap_or_default();
-        let refusal = self.message.as_ref().and_then(|message| message.refusal.as_deref());
+        let message = self.message.as_ref().or(self.delta.as_ref());
+        let refusal = message.and_then(|message| message.refusal.as_deref());
         if reason.starts_with("content_filter") || reason == "error" {
             Some(reason)
         } else if refusal.is_some_and(|refusal| !refusal.is_empty()) {
@@ -78,7 +86,7 @@ fn blocked(choices: &[Choice]) -> Option<String> {
 
 /// None as well when a count is there but is no count, and without `prompt_tokens`: a wrong 0 would
 /// hand out quota twice.
-fn usage(object: &Object<'_>) -> Option<Usage> {
+pub(in crate::upstream) fn usage(object: &Object<'_>) -> Option<Usage> {
     let raw = object.get("usage")?.get();
     let counts: Object<'_> = serde_json::from_str(raw).ok()?;
     let prompt = counts.get("prompt_tokens").and_then(|raw| raw.get().parse().ok())?;
@@ -104,14 +112,14 @@ fn usage(object: &Object<'_>) -> Option<Usage> {
 }
 
 /// 0 when it is absent: the formats of some providers leave out zeros.
-fn count(counts: &Object<'_>, name: &str) -> Option<u64> {
+pub(super) fn count(counts: &Object<'_>, name: &str) -> Option<u64> {
     match counts.get(name).map(|raw| raw.get()) {
         None | Some("null") => Some(0),
         Some(text) => text.parse().ok().filter(|count| *count <= COUNT_MAX),
     }
 }
 
-fn detail(counts: &Object<'_>, details: &str, name: &str) -> Option<u64> {
+pub(super) fn detail(counts: &Object<'_>, details: &str, name: &str) -> Option<u64> {
     match piece::<Option<Object<'_>>>(counts, details).flatten() {
         Some(details) => count(&details, name),
         None => Some(0),
@@ -120,7 +128,7 @@ fn detail(counts: &Object<'_>, details: &str, name: &str) -> Option<u64> {
 
 /// The status that an error document stands for when it came with a success status: its code, or
 /// what its words are known to mean; of others, a fault of the provider.
-fn error_status(object: &Object<'_>) -> Option<u16> {
+pub(in crate::upstream) fn error_status(object: &Object<'_>) -> Option<u16> {
     let raw = object.get("error")?.get();
     if ["null", "false", "\"\"", "{}"].contains(&raw) {
         return None;
@@ -133,10 +141,14 @@ fn error_status(object: &Object<'_>) -> Option<u16> {
         return Some(status);
     }
     let status = [code.as_str(), kind.as_str()].into_iter().find_map(|word| match word {
-        "invalid_api_key" | "authentication_error" => Some(401),
-        "model_not_found" => Some(404),
-        "insufficient_quota" | "rate_limit_exceeded" | "requests" | "tokens" => Some(429),
-        "context_length_exceeded" | "invalid_request_error" => Some(400),
+        "invalid_api_key" | "authentication_error" | "authentication" => Some(401),
+        "payment_required" => Some(402),
+        "permission_denied" => Some(403),
+        "model_not_found" | "not_found" => Some(404),
+        "insufficient_quota" | "rate_limit_exceeded" | "requests" | "tokens" | "quota_exceeded" => {
+            Some(429)
+        }
+        "context_length_exceeded" | "invalid_request_error" | "invalid_request" => Some(400),
         _ => None,
     });
     Some(status.unwrap_or(500))

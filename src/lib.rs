@@ -23,6 +23,7 @@ pub mod upstream;
 pub mod config;
 
 pub mod api;
+pub mod proxy;
 pub mod daemon;
 
 pub mod emulator;

@@ -8,6 +8,7 @@ use super::conclude;
 use super::job::Job;
 use super::keys::KeyMemos;
 use super::callers::Callers;
+use super::desk::NO_MODEL;
 use super::flight::{Carried, Flight, Work};
 use super::state::{BucketView, Effect, Event, Lane, Project, ProjectView, Settling};
 use crate::caps;
@@ -260,7 +261,8 @@ impl Engine {
 
     /// Every bucket as it stands at `now`, with the numbers that admission uses.
     pub fn buckets(&mut self, now: Now) -> Vec<BucketView> {
-        let ids: Vec<_> = self.lanes.keys().copied().collect();
+        let named = |(_, lane): &(&BucketId, &Lane)| lane.model_group != NO_MODEL;
+        let ids: Vec<_> = self.lanes.iter().filter(named).map(|(id, _)| *id).collect();
         ids.into_iter()
             .map(|id| {
                 let limits = self.gate.state(id, now);

@@ -19,7 +19,7 @@ pub mod desk;
 pub(crate) mod dropped;
 mod duplicates;
 mod endpoints;
-mod estimate;
+pub(crate) mod estimate;
 pub mod eta;
 pub mod export;
 mod flight;

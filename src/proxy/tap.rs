@@ -8,7 +8,8 @@ use http_body::{Body, Frame, SizeHint};
 use secrecy::SecretString;
 
 use crate::engine::permit::Permit;
-use crate::upstream::{Ended, NotSentKind, Outcome, Read, Reading, Report, Usage};
+use crate::upstream::reading::{Ended, Read, Reading};
+use crate::upstream::{NotSentKind, Outcome, Report, Usage};
 
 /// The body of an answer. Whoever drops it before its end has left; the provider's connection is
 /// closed then.

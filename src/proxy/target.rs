@@ -1,7 +1,7 @@
 //! What a client's call asks for, read off its path. Pure.
 
 use crate::formats::Shape;
-use crate::upstream::Speech;
+use crate::upstream::reading::Speech;
 
 /// Where a call goes, as its path says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ pub(crate) fn target(http: &str, path: &str) -> Option<Target> {
         ["v1" | "v1beta" | "v1alpha", "openai", ref rest @ ..] => {
             Part { dialect: Dialect::Compatible, ..openai(http, rest) }
         }
-        ["v1", ref rest @ (["chat", "completions"] | ["embeddings" | "responses"])] => {
-            openai(http, rest)
+        ["v1", "chat", "completions"] | ["v1", "embeddings" | "responses"] => {
+            openai(http, &segments[1..])
         }
         ["openai", "v1", ref rest @ ..] | ["openai", ref rest @ ..] => openai(http, rest),
         ["v1" | "v1beta" | "v1alpha", ref rest @ ..] if !rest.is_empty() => {

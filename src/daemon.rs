@@ -126,8 +126,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     engine.open_all(store.reader(), &routes, &config, now).await?;
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let routes = SharedRoutes::new(routes);
-    let desk =
-        Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints.clone());
+    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints.clone());
     let proxy = Proxy::new(desk.clone(), endpoints, events.clone())?;
     let intake = Intake::new(shell, routes, desk.clone(), scanned);
     let (submissions, submitted) = mpsc::channel(caps::SUBMISSIONS_MAX);

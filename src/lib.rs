@@ -23,8 +23,8 @@ pub mod upstream;
 pub mod config;
 
 pub mod api;
-pub mod proxy;
 pub mod daemon;
+pub mod proxy;
 
 pub mod emulator;
 

@@ -133,6 +133,11 @@ impl Callers {
         self.lines.get(&bucket).filter(|line| !line.yields).map(|line| line.until)
     }
 
+    /// How many wait for a bucket.
+    pub(super) fn held_in(&self, bucket: BucketId) -> usize {
+        self.lines.get(&bucket).map_or(0, |line| line.queue.len())
+    }
+
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
         self.lines.values().map(|line| line.queue.len()).sum()
@@ -314,13 +319,7 @@ impl Engine {
 
     /// When there is room for a call behind others: each whole window that they fill is one that it
     /// waits for, and what is left of them goes before it.
-    fn room_behind(
-        &mut self,
-        bucket: BucketId,
-        ahead: Weights,
-        need: Weights,
-        now: Now,
-    ) -> BootMs {
+    fn room_behind(&mut self, bucket: BucketId, ahead: Weights, need: Weights, now: Now) -> BootMs {
         let (mut windows, mut longest) = (0, 0);
         for state in self.gate.state(bucket, now) {
             let (metric, value) = (state.limit.metric, state.limit.value);

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::core::Engine;
-use super::run::{fault_line, item_name};
 use super::flight::{Carried, Flight};
+use super::run::{fault_line, item_name};
 use super::state::{Link, Settling};
 use crate::caps;
 use crate::formats::{Answers, InDoubt};
@@ -151,12 +151,7 @@ impl Engine {
 
     /// The permit was too old to keep the distance to others: nothing was sent, and the item is
     /// reserved anew.
-    pub(super) fn stale(
-        &mut self,
-        now: Now,
-        id: AttemptId,
-        of: (&Flight, &Carried),
-    ) -> Conclusion {
+    pub(super) fn stale(&mut self, now: Now, id: AttemptId, of: (&Flight, &Carried)) -> Conclusion {
         let reason = "its permit was too old when it was to be sent".to_owned();
         let fate = Fate {
             end: AttemptEnd::Aborted,

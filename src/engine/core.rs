@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::NaiveDate;
 
-use super::conclude;
-use super::job::Job;
-use super::keys::KeyMemos;
 use super::callers::Callers;
+use super::conclude;
 use super::desk::NO_MODEL;
 use super::flight::{Carried, Flight, Work};
+use super::job::Job;
+use super::keys::KeyMemos;
 use super::state::{BucketView, Effect, Event, Lane, Project, ProjectView, Settling};
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
@@ -158,7 +158,8 @@ impl Engine {
             Event::BodySent(id) => self.body_sent(now, id),
             Event::Headers(id) => self.headers(now, id),
             Event::Ended { id, key, report, line, latency_ms } => {
-                let answer = conclude::Answer { key, report: *report, line, latency_ms, counted: None };
+                let answer =
+                    conclude::Answer { key, report: *report, line, latency_ms, counted: None };
                 effects.extend(self.ended(now, id, answer));
             }
             Event::Unreadable { id, key, reason, lost } => {
@@ -275,6 +276,7 @@ impl Engine {
                     limits,
                     keys: self.projects[&lane.project].key_names(),
                     in_flight: lane.in_flight,
+                    held: self.callers.held_in(id),
                     wait: lane.waits(now).map(|(until, reason)| (at(until), reason)),
                     blocked: self
                         .gate

@@ -216,7 +216,9 @@ impl Desk {
     ) -> Result<BucketId, String> {
         let model = match model {
             None => NO_MODEL,
-            Some(model) => model_id(model).ok_or("that is no model id: 1 to 128 ASCII characters")?,
+            Some(model) => {
+                model_id(model).ok_or("that is no model id: 1 to 128 ASCII characters")?
+            }
         };
         let found = |routes: &Routes| routes.find(project, model).map(|(_, route)| route);
         match found(&self.routes.read()) {

@@ -71,9 +71,8 @@ impl Flight {
 impl Engine {
     pub(super) fn body_sent(&mut self, now: Now, id: AttemptId) {
         // What tools of the provider add is counted when the answer is complete.
-        let bounds = |flight: &Flight| {
-            flight.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(flight.text)
-        };
+        let bounds =
+            |flight: &Flight| flight.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(flight.text);
         if self.flights.get(&id).is_some_and(bounds) {
             self.gate.flushed(id, now);
         }

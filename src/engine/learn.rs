@@ -2,8 +2,8 @@
 
 use super::conclude::{backoff, quota_id_of};
 use super::core::Engine;
-use super::job::Job;
 use super::flight::Flight;
+use super::job::Job;
 use super::state::{Lane, NewLimits};
 use crate::caps;
 use crate::gate::admit::BucketId;

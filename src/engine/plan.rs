@@ -1,8 +1,8 @@
 //! Starting what may go, and ending what is over. Who goes next is the schedule's to say.
 
 use super::core::Engine;
-use super::job::is_retry;
 use super::flight::{Carried, Flight, Work};
+use super::job::is_retry;
 use super::state::{Effect, Explained, Lane, Project, Question};
 use super::supply::{FAR, Round};
 use crate::caps;
@@ -114,12 +114,7 @@ impl Engine {
         let (key, _) = if self.projects[&project].turns(now).is_empty() {
             (0, Verdict::Fits)
         } else {
-            self.check_keys(
-                now,
-                question.bucket,
-                Class::Batch,
-                (question.need, Beside::default()),
-            )
+            self.check_keys(now, question.bucket, Class::Batch, (question.need, Beside::default()))
         };
         let ask = ask(question.bucket, key, Class::Batch, question.need);
         let explanation = self.gate.explain(&ask, now);
@@ -310,12 +305,7 @@ impl Engine {
 
 impl Project {
     /// What keeps it from starting anything.
-    fn hindrance(
-        &mut self,
-        now: Now,
-        open_end: BootMs,
-        class: Class,
-    ) -> Option<(BootMs, String)> {
+    fn hindrance(&mut self, now: Now, open_end: BootMs, class: Class) -> Option<(BootMs, String)> {
         if let Some((until, reason)) = self.held.clone() {
             if until > now.boot {
                 return Some((until, reason));

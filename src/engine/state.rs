@@ -477,6 +477,8 @@ pub struct BucketView {
     pub keys: Vec<String>,
     /// Requests in flight.
     pub in_flight: u32,
+    /// Calls of clients that are held.
+    pub held: usize,
     /// Until when and why its next item waits.
     pub wait: Option<(UnixMs, String)>,
     /// Until when and why the provider's no shuts it.

@@ -81,9 +81,7 @@ impl Proxy {
         };
         let body = match body {
             Outbound::Coming { bytes: Some(0), .. } => Outbound::Whole(bytes::Bytes::new()),
-            Outbound::Coming { body, bytes: None }
-                if http_body::Body::is_end_stream(&body) =>
-            {
+            Outbound::Coming { body, bytes: None } if http_body::Body::is_end_stream(&body) => {
                 Outbound::Whole(bytes::Bytes::new())
             }
             body @ (Outbound::Whole(_) | Outbound::Coming { .. }) => body,
@@ -106,7 +104,7 @@ impl Proxy {
             Ok(answer) => {
                 let room = if is_held { Some(&mut taken.room) } else { None };
                 self.take_back(client, room, permit, answer, destination.key).await
-            },
+            }
             Err(outcome) => not_answered(permit, outcome),
         }
     }

@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn a_client_is_held_no_longer_than_it_waits_itself() {
         let default = Duration::from_secs(20);
-        let held = |headers: &[(&str, &str)]| patience(&map(headers), default).map(|it| it.as_millis());
+        let held =
+            |headers: &[(&str, &str)]| patience(&map(headers), default).map(|it| it.as_millis());
         assert_eq!(held(&[]), Ok(20_000));
         assert_eq!(held(&[("x-tidegate-max-wait", "240")]), Ok(240_000));
         assert_eq!(held(&[("x-tidegate-max-wait", "1.5")]), Ok(1_500));

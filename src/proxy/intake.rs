@@ -93,7 +93,8 @@ impl Proxy {
         let mut room: Option<OwnedSemaphorePermit> = None;
         let mut take = |bytes: usize| {
             let more = u32::try_from(bytes).ok();
-            let more = more.and_then(|more| self.inner.room.clone().try_acquire_many_owned(more).ok());
+            let more =
+                more.and_then(|more| self.inner.room.clone().try_acquire_many_owned(more).ok());
             let Some(more) = more else {
                 let most = caps::CALL_BYTES_HELD_MAX >> 20;
                 let message = format!("requests of {most} MiB are held already: try again later");

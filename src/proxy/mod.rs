@@ -36,8 +36,8 @@ use crate::store::{Origin, Via};
 use crate::upstream::{Carrier, UpstreamError};
 use intake::Taken;
 use refuse::Refused;
-pub(crate) use target::{Dialect, Target, target};
 use target::Kind;
+pub(crate) use target::{Dialect, Target, target};
 use upload::Seal;
 
 /// Who calls that says no tenant.

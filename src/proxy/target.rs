@@ -70,11 +70,9 @@ pub(crate) fn target(http: &str, path: &str) -> Option<Target> {
         segments.drain(..2);
     }
     let call = match segments[..] {
-        ["upload", "v1" | "v1beta" | "v1alpha", ..] => Part {
-            method: format!("{http} upload"),
-            kind: Kind::Upload,
-            ..Part::gemini(&segments)
-        },
+        ["upload", "v1" | "v1beta" | "v1alpha", ..] => {
+            Part { method: format!("{http} upload"), kind: Kind::Upload, ..Part::gemini(&segments) }
+        }
         ["ws", ..] => Part { kind: Kind::Live, ..Part::gemini(&segments) },
         ["v1" | "v1beta" | "v1alpha", "openai", ref rest @ ..] => {
             Part { dialect: Dialect::Compatible, ..openai(http, rest) }

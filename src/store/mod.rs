@@ -8,6 +8,7 @@
 use std::path::Path;
 
 mod answers;
+mod attempts;
 mod connect;
 mod error;
 mod items;
@@ -25,6 +26,7 @@ mod writer;
 mod tests;
 
 pub use answers::{AnswerAt, ExportItem, line_hash};
+pub use attempts::AttemptRow;
 pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ItemLine, NewItem, QueuedItem};

@@ -12,6 +12,8 @@ use crate::harness::{self, Daemon, KEY, MODEL, Site, calls, model, project, wind
 
 /// A client that keeps no connection: each call is one that comes by itself.
 fn client() -> Client {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap()
 }
 

@@ -142,7 +142,9 @@ impl Listen {
     pub(super) fn refusal(&self) -> Option<(String, &'static str)> {
         match self {
             Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some((
-                format!("`{address}` is not a loopback address, and plain HTTP stays on the machine"),
+                format!(
+                    "`{address}` is not a loopback address, and plain HTTP stays on the machine"
+                ),
                 "to be reached from others, set server.auth, and server.tls with this address",
             )),
             Self::Tcp(_) | Self::Unix(_) => None,

@@ -258,7 +258,8 @@ fn sign(
             .map_err(|_| unusable(&pem_file, format!("`{name}` cannot be vouched for")))?;
         let verified = verifier.verify_server_cert(leaf.der(), &[], &server, &[], at_now);
         verified.map_err(|error| {
-            unusable(&pem_file, format!("not a CA that vouches for `{name}` by ca.key ({error})"))
+            let all = names.join("`, `");
+            unusable(&pem_file, format!("not a CA that vouches by ca.key for `{all}` ({error})"))
         })?;
     }
     let leaf_key = PrivateKeyDer::try_from(leaf_key.serialize_der())

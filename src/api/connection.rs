@@ -128,13 +128,13 @@ impl Host {
 }
 
 /// The router, with who asks, and a note that somebody did.
-struct Asked {
+struct Entry {
     inner: TowerToHyperService<Router>,
     peer: Peer,
     asked: Arc<AtomicBool>,
 }
 
-impl Service<Request<Incoming>> for Asked {
+impl Service<Request<Incoming>> for Entry {
     type Response = Response;
     type Error = Infallible;
     type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;

@@ -256,8 +256,8 @@ fn sign(
     for name in names {
         let server = ServerName::try_from(name.as_str())
             .map_err(|_| unusable(&pem_file, format!("`{name}` cannot be vouched for")))?;
-        let verified = verifier.verify_server_cert(leaf.der(), &[], &server, &[], at_now);
-        verified.map_err(|error| {
+        let trusted = verifier.verify_server_cert(leaf.der(), &[], &server, &[], at_now);
+        trusted.map_err(|error| {
             let all = names.join("`, `");
             unusable(&pem_file, format!("not a CA that vouches by ca.key for `{all}` ({error})"))
         })?;
@@ -281,8 +281,9 @@ fn leaf(names: &[String], now: UnixMs) -> Result<CertificateParams, TlsError> {
 fn make_ca(dir: &Path, names: &[String], now: UnixMs) -> Result<(), TlsError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    let id = Sha256::digest(key.public_key_raw());
-    let id: String = id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    // A name of its own: clients may trust several machines.
+    let mut id = format!("{:x}", Sha256::digest(key.public_key_raw()));
+    id.truncate(8);
     params.distinguished_name = named(&format!("Tidegate local CA {id}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

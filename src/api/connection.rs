@@ -93,7 +93,7 @@ impl Host {
     ) {
         let asked = Arc::new(AtomicBool::new(false));
         let service =
-            Asked { inner: TowerToHyperService::new(self.router), peer, asked: asked.clone() };
+            Entry { inner: TowerToHyperService::new(self.router), peer, asked: asked.clone() };
         let mut connection =
             pin!(self.http.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut stop = self.stop;

@@ -1,7 +1,7 @@
 //! What the daemon shows who it is with, on its TLS address: a certificate of the operator's, or
 //! one of a CA of its own.
 //!
-//! The CA is made once, in `state_dir/tls`: `ca.pem`, which clients are told to trust, and `ca.key`.
+//! The CA is made once, in `state_dir/tls`: `ca.pem`, which clients are to trust, and `ca.key`.
 //! It may vouch for this machine's names alone, so whoever steals its key cannot pass for anybody
 //! else. The certificates that it signs live in memory, for ninety days at most.
 

@@ -85,7 +85,7 @@ impl PartialEq for Auth {
 impl Eq for Auth {}
 
 impl Auth {
-    /// Whether `given` is the token. Hashes are compared, every byte of them, so the time taken says
+    /// Whether `given` is the token. Hashes are compared in full, so the time taken says
     /// nothing of it, nor of its length.
     #[must_use]
     pub fn admits(&self, given: impl AsRef<[u8]>) -> bool {

@@ -29,7 +29,7 @@ fn site(tls: &str, with_token: bool) -> Site {
         let file = site.path("token");
         fs::write(&file, TOKEN).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        more += &format!("\nauth = {{ token_file = \"{}\" }}", file.display());
+        more = format!("{more}\nauth = {{ token_file = \"{}\" }}", file.display());
     }
     site.edit_config("[server]", &more);
     site
@@ -99,12 +99,12 @@ async fn who_trusts_the_ca_reaches_the_daemon_by_its_names_and_nobody_else_passe
         fs::metadata(site.path("state/tls").join(name)).unwrap().permissions().mode() & 0o777
     };
     assert_eq!((mode("ca.pem"), mode("ca.key"), mode("")), (0o644, 0o600, 0o755));
-    let made = fs::read(&ca_file).unwrap();
+    let first_ca = fs::read(&ca_file).unwrap();
     daemon.stop(&site).await;
 
     let daemon = site.serve().await;
     let address = tls_address(&site, &daemon).await;
-    assert_eq!(fs::read(&ca_file).unwrap(), made, "a start makes no second CA");
+    assert_eq!(fs::read(&ca_file).unwrap(), first_ca, "a start makes no second CA");
     let head = get("/readyz", &format!("localhost:{}", address.port()), "");
     ask(&connector, address, "localhost", &head).await.unwrap();
     let other = Site::new(&project("demo", NOWHERE, ""));

@@ -35,6 +35,9 @@ use crate::upstream::{NotSentKind, Outcome, Report, Usage, classify};
 /// A lease's time, unless it asks for another.
 const TTL: Duration = Duration::from_mins(10);
 
+/// Said of numbers that are larger than any of one request.
+const NO_COUNT: &str = "that is no count of tokens of one request";
+
 /// What a provider's answer said.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,10 +179,11 @@ pub(super) async fn record(
         images: used.images,
         ..Load::default()
     };
+    let report = used.report()?;
     let asked = Asked { who, load, via: Via::Recorded, patience: Duration::ZERO };
     let permit = api.ask_for(asked, peer).await?;
     let id = permit.id.0;
-    permit.end(used.report()?, None);
+    permit.end(report, None);
     Ok((StatusCode::CREATED, Json(json!({"attempt": id}))).into_response())
 }
 
@@ -261,6 +265,10 @@ struct Asked {
 impl Api {
     async fn ask_for(&self, asked: Asked, peer: Peer) -> Answer<Permit> {
         let Asked { who, load, via, patience } = asked;
+        let counts = [load.counted.unwrap_or(0), load.requests, load.images];
+        if counts.into_iter().any(|count| count > caps::RECORDED_TOKENS_MAX) {
+            return Err(bad(NO_COUNT.to_owned()));
+        }
         let desk = &self.inner.desk;
         let project = who.project.unwrap_or_else(|| desk.config().defaults.project.clone());
         let model = who.model.strip_prefix("models/").unwrap_or(&who.model).to_owned();
@@ -325,7 +333,7 @@ impl Used {
         let sum = sum.into_iter().fold(0, u64::saturating_add);
         let counts = [sum, self.total_tokens.unwrap_or(sum), self.cached_tokens, self.images];
         if counts.into_iter().any(|count| count > caps::RECORDED_TOKENS_MAX) {
-            return Err(bad("that is no count of tokens of one request".to_owned()));
+            return Err(bad(NO_COUNT.to_owned()));
         }
         let usage = Usage {
             prompt: self.input_tokens,

@@ -413,3 +413,6 @@ fn text_run(bytes: &[u8], escaped: bool) -> (usize, bool, bool) {
     }
     (bytes.len(), false, false)
 }
+
+#[cfg(test)]
+mod tests;

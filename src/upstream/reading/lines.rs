@@ -22,8 +22,6 @@ pub(super) struct Shape {
     pub(super) bare: u64,
     /// Whether `[DONE]` came.
     pub(super) is_done: bool,
-    /// Whether a list of documents came to its end.
-    pub(super) is_list_ended: bool,
     /// Documents that broke off or were none, and lines that are neither an event's nor a
     /// document's.
     pub(super) strays: u64,
@@ -186,7 +184,7 @@ impl Lines {
             }
         }
         // Clients read line by line: two lines that are a document each are two events.
-        if self.condenser.is_whole() || self.head == DONE {
+        if self.condenser.is_whole() || self.head.trim_ascii_end() == DONE {
             self.end_event();
         }
         if !self.condenser.is_at_start() {
@@ -244,7 +242,7 @@ impl Lines {
                 self.shape.bare += 1;
                 on_document(false, self.condenser.copy());
             }
-            Step::ListEnd => self.shape.is_list_ended = true,
+            Step::ListEnd => {}
             Step::Broken => {
                 self.shape.strays += 1;
                 self.condenser.reset();

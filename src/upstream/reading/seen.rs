@@ -94,7 +94,7 @@ impl Seen {
             {
                 "the stream ended before its last event"
             }
-            _ if !is_stream && shape.strays > 0 => "the answer is not what its documents are alone",
+            _ if !is_stream && shape.strays > 0 => "the answer is not a JSON document alone",
             _ => return None,
         };
         Some(lack.to_owned())

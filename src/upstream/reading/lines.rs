@@ -1,8 +1,8 @@
 //! The documents in a body: one, a list of them, or those of server-sent events.
 //!
 //! One reader takes all forms, for a body is not always what its head says, and an event stream
-//! may end in a bare document: `{` or `[` at the start of a line begins one, in events too, where it
-//! is no field's name. Lines end in LF, CRLF or CR.
+//! may end in a bare document: `{` or `[` at the start of a line begins one, in events too, where
+//! it is no field's name. Lines end in LF, CRLF or CR.
 
 use memchr::memchr2;
 
@@ -116,7 +116,6 @@ impl Lines {
                 self.at = At::Line;
                 0
             }
-            At::Top(_) => self.stray(),
             At::Line | At::Indent => self.line_start(byte),
             At::Field => self.field(byte),
             At::Colon => {
@@ -130,7 +129,7 @@ impl Lines {
             }
             At::Ignored => memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len()),
             At::AfterBare if matches!(byte, b' ' | b'\t') => 1,
-            At::AfterBare => self.stray(),
+            At::Top(_) | At::AfterBare => self.stray(),
             At::Bare => unreachable!("taken above"),
         }
     }

@@ -115,9 +115,10 @@ proptest! {
     ) {
         // Several events, each with its usage.
         let part = ANSWER.replace('\n', "");
-        let stream: String = (0..200_u32)
-            .map(|id| format!("data: {}\n\n", part.replace("Hello", &format!("{:x}", id * id))))
-            .collect();
+        let parts: Vec<String> =
+            (0..200_u32).map(|id| part.replace("Hello", &format!("{:x}", id * id))).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let stream = events(&parts, "\n");
         let mut zipped = if encoding == "zstd" {
             zstd::encode_all(stream.as_bytes(), 1).expect("a slice can be read")
         } else {

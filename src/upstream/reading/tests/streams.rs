@@ -10,7 +10,7 @@ const LAST: &str = r#"{"candidates":[{"content":{"parts":[{"text":"!"}]},"finish
 
 /// Events of these documents.
 pub(super) fn events(documents: &[&str], end: &str) -> String {
-    documents.iter().map(|document| format!("data: {document}{end}{end}")).collect()
+    documents.iter().flat_map(|document| ["data: ", document, end, end]).collect()
 }
 
 #[test]

@@ -152,6 +152,7 @@ impl Ledger {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         NewAttempt {
             text: None,
+            origin: tidegate::store::Origin::default(),
             id: AttemptId(id),
             item_id: None,
             project_id: self.project_id,

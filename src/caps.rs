@@ -54,6 +54,36 @@ pub(crate) const DOUBTS_MAX: u32 = 8;
 /// model must not burn a day's quota.
 pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 
+/// Calls of clients that wait at once: more would wait longer than any client is patient.
+pub(crate) const CALLERS_MAX: usize = 10_000;
+
+/// The longest that a call is held, in milliseconds, whatever its client asks: what is further off
+/// is said at once.
+pub(crate) const CALL_WAIT_MAX_MS: u64 = 600_000;
+
+/// Bytes of a call's body, which is held to be weighed; the provider takes 20 MiB inline.
+pub(crate) const CALL_BODY_MAX_BYTES: usize = 64 << 20;
+
+/// Bytes of all such bodies together.
+pub(crate) const CALL_BYTES_HELD_MAX: usize = 256 << 20;
+
+/// The longest without any byte of a call's body, in milliseconds.
+pub(crate) const CALL_BODY_IDLE_MS: u64 = 60_000;
+
+/// Bytes of a refusal that is held back while the call is tried again.
+pub(crate) const REFUSAL_HELD_BYTES: usize = 1 << 20;
+
+/// Attempts of one call that never left: a provider that closes each connection is not asked for
+/// ever.
+pub(crate) const CALL_TRIES_MAX: u32 = 5;
+
+/// Models of one project of which nothing but their names is known.
+pub(crate) const MODELS_LEARNED_MAX: usize = 1_000;
+
+/// Beyond this, in milliseconds, a wait does not end sooner by what others give back: it is longer
+/// than any minute with its margins.
+pub(crate) const CALL_HOPE_MS: u64 = 75_000;
+
 /// Bytes of job file lines in flight at once, of all projects: a hundred prompts with large images
 /// must not end the daemon for want of memory. One line is always let through.
 pub(crate) const BYTES_IN_FLIGHT_MAX: u64 = 256 << 20;

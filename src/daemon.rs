@@ -20,6 +20,7 @@ use crate::engine::eta::{Board, Summary};
 use crate::engine::intake::Intake;
 use crate::engine::run::{self, Shell};
 use crate::engine::start::{self, StartError};
+use crate::proxy::Proxy;
 use crate::spool::{Spool, SpoolError};
 use crate::store::{SetLimit, Store, StoreError};
 use crate::upstream::{Client, UpstreamError};
@@ -125,14 +126,15 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     engine.open_all(store.reader(), &routes, &config, now).await?;
     let engine = tokio::spawn(run::run(engine, shell.clone(), inbox, questions, stopped.clone()));
     let routes = SharedRoutes::new(routes);
-    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints);
+    let desk = Desk::new(config, store.clone(), events.clone(), routes.clone(), endpoints.clone());
+    let proxy = Proxy::new(desk.clone(), endpoints, events.clone())?;
     let intake = Intake::new(shell, routes, desk.clone(), scanned);
     let (submissions, submitted) = mpsc::channel(caps::SUBMISSIONS_MAX);
     let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
     let look = board.clone().keep(queries.clone(), store.clone(), stopped.clone());
     let summary = board.summary();
     let doors = Doors { queries, events, submissions };
-    let api = Api::new(desk.clone(), store, spool, doors, scanned_seen.clone(), board);
+    let api = Api::new(desk.clone(), proxy, store, spool, doors, scanned_seen.clone(), board);
     let mut others = vec![tokio::spawn(intake.run(submitted, stopped.clone())), tokio::spawn(look)];
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));

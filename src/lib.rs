@@ -24,6 +24,7 @@ pub mod config;
 
 pub mod api;
 pub mod daemon;
+pub mod proxy;
 
 pub mod emulator;
 

@@ -31,6 +31,7 @@ use crate::engine::desk::Desk;
 use crate::engine::eta::Board;
 use crate::engine::run::Query;
 use crate::engine::submission::Submission;
+use crate::proxy::Proxy;
 use crate::spool::Spool;
 use crate::store::Store;
 
@@ -43,6 +44,7 @@ pub struct Api {
 #[derive(Debug)]
 struct Inner {
     desk: Desk,
+    proxy: Proxy,
     store: Store,
     spool: Arc<Spool>,
     queries: mpsc::Sender<Query>,
@@ -68,6 +70,7 @@ impl Api {
     #[must_use]
     pub fn new(
         desk: Desk,
+        proxy: Proxy,
         store: Store,
         spool: Arc<Spool>,
         doors: Doors,
@@ -75,7 +78,8 @@ impl Api {
         board: Board,
     ) -> Self {
         let Doors { queries, events, submissions } = doors;
-        let inner = Inner { desk, store, spool, queries, events, submissions, scanned, board };
+        let inner =
+            Inner { desk, proxy, store, spool, queries, events, submissions, scanned, board };
         Self { inner: Arc::new(inner) }
     }
 }

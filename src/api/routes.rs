@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
+use super::submit::Peer;
 use super::{control, keys, limits, plan, submit, why};
 use crate::caps;
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::config::prices::Prices;
 use crate::engine::{CANCELLED, Event};
 use crate::engine::{export, run};
 use crate::gate::units::UnixMs;
+use crate::proxy;
 use crate::report::batches::{BatchOut, BatchesReport};
 use crate::report::query::UsageParams;
 use crate::report::usage::{Terms, UsageReport, usage};
@@ -73,8 +75,14 @@ pub(super) fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn nothing_here() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path: see /api/v1/…")
+/// What is no path of our own may be the provider's.
+async fn nothing_here(State(api): State<Api>, request: Request) -> Response {
+    let Some(target) = proxy::target(request.method().as_str(), request.uri().path()) else {
+        let detail = "there is nothing at this path: see /api/v1/…";
+        return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
+    };
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().and_then(|peer| peer.0.name());
+    api.inner.proxy.serve(target, request, peer, false).await
 }
 
 async fn wrong_method() -> Problem {

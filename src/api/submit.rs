@@ -1,6 +1,7 @@
 //! A job file that a client sends: received, entered as a batch, and only then answered.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
@@ -35,6 +36,8 @@ const PIECES_MAX: usize = 8;
 pub(super) enum Peer {
     /// A user of this machine, as the kernel says.
     User(u32),
+    /// Somebody at this address; counts as the daemon's own user.
+    Address(IpAddr),
     /// Not to be told; counts as the daemon's own user.
     Unknown,
 }
@@ -46,16 +49,25 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Self::Unknown
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self::Address(stream.remote_addr().ip())
     }
 }
 
 impl Peer {
+    /// As the ledger has it.
+    pub(super) fn name(self) -> Option<String> {
+        match self {
+            Self::User(uid) => Some(format!("uid:{uid}")),
+            Self::Address(address) => Some(address.to_string()),
+            Self::Unknown => None,
+        }
+    }
+
     fn uid(self) -> u32 {
         match self {
             Self::User(uid) => uid,
-            Self::Unknown => rustix::process::geteuid().as_raw(),
+            Self::Address(_) | Self::Unknown => rustix::process::geteuid().as_raw(),
         }
     }
 }

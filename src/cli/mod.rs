@@ -173,7 +173,7 @@ impl Global {
 }
 
 fn no_overrides() -> Overrides {
-    Overrides { state_dir: None, spool_dir: None, listen: Vec::<Listen>::new() }
+    Overrides { state_dir: None, spool_dir: None, listen: Vec::<Listen>::new(), shadow: false }
 }
 
 /// How tables look on this process's stdout.

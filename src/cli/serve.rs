@@ -24,12 +24,16 @@ pub(super) struct Args {
     /// Where to listen, instead of the configuration's `listen`: ADDR:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<Listen>,
+    /// Record the calls of clients, and say what each would have waited, but hold none
+    #[arg(long)]
+    shadow: bool,
 }
 
 pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Failure> {
     telemetry::start(global.log.as_deref(), env.text("JOURNAL_STREAM").is_some());
     stop_on_panic();
-    let overrides = Overrides { state_dir: None, spool_dir: args.spool_dir, listen: args.listen };
+    let Args { spool_dir, listen, shadow } = args;
+    let overrides = Overrides { state_dir: None, spool_dir, listen, shadow };
     let config = global.config(env, overrides.clone())?;
     let spool_dir = config.server.spool_dir.display().to_string();
     let started = daemon::start(config).await;

@@ -12,9 +12,9 @@ use super::env::Env;
 use super::error::{ConfigError, Document};
 use super::keys::{is_name, looks_like_secret, read_secret_file};
 use super::limits::{Dimension, Setting};
-use super::raw::{RawConfig, RawRetention, RawServer, RawSetting, Text};
+use super::raw::{RawConfig, RawProxy, RawRetention, RawServer, RawSetting, Text};
 use super::server::{Auth, Listen, Server, spool_in};
-use super::{BodyRetention, Config, Origin, Project, Retention};
+use super::{BodyRetention, Config, Origin, Project, Proxy, Retention};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -44,9 +44,21 @@ pub(super) fn read(
         projects,
         pools,
         tenants: pools::tenants(document, &raw.tenants)?,
+        proxy: proxy(document, &raw.proxy)?,
         retention: retention(document, raw.retention)?,
         origin,
     })
+}
+
+fn proxy(document: Document<'_>, raw: &RawProxy) -> Result<Proxy, ConfigError> {
+    let mut proxy = Proxy { shadow: raw.shadow, ..Proxy::default() };
+    if let Some(text) = &raw.max_wait {
+        proxy.max_wait = match text.get_ref().as_str() {
+            "0" | "0s" => Duration::ZERO,
+            _ => duration(document, "proxy.max_wait", "`20s`", text)?,
+        };
+    }
+    Ok(proxy)
 }
 
 /// The checked value of a limit.

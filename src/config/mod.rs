@@ -60,10 +60,27 @@ pub struct Config {
     pub pools: BTreeMap<String, Vec<PoolRoute>>,
     /// The weights of tenants, 1 to [`TENANT_WEIGHT_MAX`]; of others it is 1.
     pub tenants: BTreeMap<String, u32>,
+    /// What holds for calls of clients.
+    pub proxy: Proxy,
     /// How long what is kept.
     pub retention: Retention,
     /// Where all this was read.
     pub origin: Origin,
+}
+
+/// What holds for calls of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// How long a call is held that does not say.
+    pub max_wait: Duration,
+    /// Whether calls are recorded and never held.
+    pub shadow: bool,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { max_wait: Duration::from_secs(20), shadow: false }
+    }
 }
 
 /// Where a configuration comes from.

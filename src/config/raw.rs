@@ -24,7 +24,17 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) tenants: BTreeMap<Text, Spanned<i64>>,
     #[serde(default)]
+    pub(super) proxy: RawProxy,
+    #[serde(default)]
     pub(super) retention: RawRetention,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct RawProxy {
+    pub(super) max_wait: Option<Text>,
+    #[serde(default)]
+    pub(super) shadow: bool,
 }
 
 #[derive(Default, Deserialize)]

@@ -53,6 +53,9 @@ fn render(out: &mut String, config: &Config) -> fmt::Result {
         render_project(out, project)?;
     }
     render_pools(out, config)?;
+    writeln!(out, "\n[proxy]")?;
+    writeln!(out, "max_wait = {}", quote(&span(config.proxy.max_wait)))?;
+    writeln!(out, "shadow = {}", config.proxy.shadow)?;
     writeln!(out, "\n[retention]")?;
     writeln!(out, "attempts = {}", quote(&span(config.retention.attempts)))?;
     let bodies = match config.retention.bodies {

@@ -95,6 +95,8 @@ pub struct Overrides {
     pub spool_dir: Option<PathBuf>,
     /// `--listen`, in place of all configured addresses.
     pub listen: Vec<Listen>,
+    /// `--shadow`.
+    pub shadow: bool,
 }
 
 impl Listen {
@@ -146,6 +148,7 @@ impl Config {
     /// This configuration with what the command line says. A spool that lies in the state
     /// directory, as it does by default, moves with it.
     pub fn with_overrides(mut self, overrides: Overrides) -> Result<Self, ConfigError> {
+        self.proxy.shadow |= overrides.shadow;
         let server = &mut self.server;
         if let Some(dir) = overrides.state_dir {
             let dir = absolute(&dir, "--state-dir")?;

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::core::Engine;
+use super::flight::{Carried, Flight};
 use super::run::{fault_line, item_name};
-use super::state::{Flight, Link, Settling};
+use super::state::{Link, Settling};
 use crate::caps;
 use crate::formats::{Answers, InDoubt};
 use crate::gate::units::{Metric, Now, UnixMs, Weights};
@@ -24,20 +25,20 @@ pub(super) struct Answer {
     pub(super) report: Report,
     pub(super) line: Option<String>,
     pub(super) latency_ms: u64,
+    /// What the provider had counted when it refused or broke off.
+    pub(super) counted: Option<Usage>,
 }
 
 impl Answer {
+    /// The end of a client's call.
+    pub(super) fn of_call(report: Report, counted: Option<Usage>, latency_ms: u64) -> Self {
+        Self { key: String::new(), report, line: None, latency_ms, counted }
+    }
+
     /// The end of an attempt of which nothing was sent, for a reason on this side.
     fn not_sent(key: String, reason: String) -> Self {
-        let report = Report {
-            outcome: Outcome::NotSent { reason, kind: NotSentKind::Other },
-            status: None,
-            date_header: None,
-            service_tier: None,
-            request_id: None,
-            body_sent: false,
-        };
-        Self { key, report, line: None, latency_ms: 0 }
+        let report = Report::not_sent(NotSentKind::Other, reason);
+        Self { key, report, line: None, latency_ms: 0, counted: None }
     }
 }
 
@@ -91,27 +92,41 @@ impl Engine {
         &mut self,
         now: Now,
         id: AttemptId,
-        flight: &Flight,
+        of: (&Flight, &Carried),
         answer: Answer,
     ) -> Conclusion {
+        let (flight, carried) = of;
         let fate = match &answer.report.outcome {
             Outcome::Answered { blocked, .. } => {
                 self.key_went_well(id, flight, now);
-                self.answered(now, flight, blocked.is_some())
+                self.went_well(now, flight);
+                Fate {
+                    end: AttemptEnd::Ok,
+                    state: if blocked.is_some() {
+                        ItemState::Blocked
+                    } else {
+                        ItemState::Succeeded
+                    },
+                    item: carried.item.clone(),
+                    keeps_place: false,
+                    error: None,
+                }
             }
-            Outcome::Refused(refusal) => self.refused(now, id, flight, refusal),
+            Outcome::Refused(refusal) => self.refused(now, id, of, refusal),
             Outcome::NotSent { reason, kind } => {
-                let what = match kind {
-                    NotSentKind::Connect | NotSentKind::Dns | NotSentKind::Tls => {
-                        "the endpoint cannot be reached"
-                    }
-                    NotSentKind::Other => "the request cannot be sent",
-                };
-                self.not_sent(now, id, flight, &format!("{what}: {reason}"))
+                let reason = not_sent_because(*kind, reason);
+                self.link_failed(now, id, flight, &reason);
+                Fate {
+                    end: AttemptEnd::Aborted,
+                    state: ItemState::Queued,
+                    item: carried.item.clone(),
+                    keeps_place: true,
+                    error: Some(Problem::of(503, "UNAVAILABLE", reason)),
+                }
             }
-            Outcome::Unknown { reason } => self.unknown(now, flight, reason),
+            Outcome::Unknown { reason } => self.unknown(now, carried, reason),
         };
-        self.write_up(now, id, flight, fate, answer)
+        self.write_up(now, id, of, fate, answer)
     }
 
     /// The item's line could not be read, so nothing was sent: it is tried again later, unless the
@@ -120,32 +135,32 @@ impl Engine {
         &mut self,
         now: Now,
         id: AttemptId,
-        flight: &Flight,
+        of: (&Flight, &Carried),
         Unread { key, reason, lost }: Unread,
     ) -> Conclusion {
         let not_before = now.wall.plus(caps::UNREADABLE_RETRY_MS);
         let fate = Fate {
             end: AttemptEnd::Aborted,
             state: if lost { ItemState::Failed } else { ItemState::Queued },
-            item: QueuedItem { not_before, ..flight.item.clone() },
+            item: QueuedItem { not_before, ..of.1.item.clone() },
             keeps_place: false,
             error: Some(Problem::of(500, "INTERNAL", reason.clone())),
         };
-        self.write_up(now, id, flight, fate, Answer::not_sent(key, reason))
+        self.write_up(now, id, of, fate, Answer::not_sent(key, reason))
     }
 
     /// The permit was too old to keep the distance to others: nothing was sent, and the item is
     /// reserved anew.
-    pub(super) fn stale(&mut self, now: Now, id: AttemptId, flight: &Flight) -> Conclusion {
+    pub(super) fn stale(&mut self, now: Now, id: AttemptId, of: (&Flight, &Carried)) -> Conclusion {
         let reason = "its permit was too old when it was to be sent".to_owned();
         let fate = Fate {
             end: AttemptEnd::Aborted,
             state: ItemState::Queued,
-            item: flight.item.clone(),
+            item: of.1.item.clone(),
             keeps_place: true,
             error: Some(Problem::of(503, "UNAVAILABLE", reason.clone())),
         };
-        self.write_up(now, id, flight, fate, Answer::not_sent(String::new(), reason))
+        self.write_up(now, id, of, fate, Answer::not_sent(String::new(), reason))
     }
 
     /// Turns what was decided into what is written, and settles the books in memory.
@@ -153,66 +168,27 @@ impl Engine {
         &mut self,
         now: Now,
         id: AttemptId,
-        flight: &Flight,
+        (flight, carried): (&Flight, &Carried),
         fate: Fate,
-        answer: Answer,
+        mut answer: Answer,
     ) -> Conclusion {
-        let Answer { key, report, line, latency_ms } = answer;
-        if let Some(date) = report.date_header {
-            let sent = now.wall.minus(latency_ms);
-            self.hear_clock(flight.project, (sent, now.wall, date), now);
-        }
-        let mut act = actual(flight.est, &report.outcome, fate.end);
-        if let Outcome::Answered { usage: Some(usage), .. } = &report.outcome {
-            let model = flight.model.clone();
-            act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
-            let text = flight.item.text;
-            let input_tokens = input_of(usage);
-            if let Some(lane) = self.lanes.get_mut(&flight.bucket) {
-                lane.delays.used(flight.est.input_tokens, input_tokens);
-            }
-            if let Some(text) = text.filter(|_| usage.prompt > 0) {
-                self.observe(&Observation { model, text, input_tokens });
-            }
-        }
-        if matches!(fate.end, AttemptEnd::Ok) && self.gate.unblock(id) {
-            self.memorise(flight.bucket, now, Vec::new());
-        }
-        let (u_boot, day_hi) = if fate.end == AttemptEnd::Aborted {
-            self.gate.void(id);
-            self.give_retry_back(flight);
-            (now.boot, None)
-        } else {
-            let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
-            (u, Some(charge.hi.max(flight.day_lo).to_string()))
-        };
-        self.uncharge(flight.batch, flight.bucket, (&flight.est, &act));
-        if let Some(job) = self.jobs.get_mut(&flight.batch) {
-            job.open_nanos -= flight.est.spend_nanos;
-            job.setup.spent_nanos = job.setup.spent_nanos.saturating_add(act.spend_nanos);
-        }
         let error = fate.error.as_ref().map(|problem| problem.message.clone());
+        let attempt = self.close_books(now, id, flight, (fate.end, error), &mut answer);
+        if fate.end == AttemptEnd::Aborted {
+            self.give_retry_back(flight);
+        }
+        self.uncharge(carried.batch, flight.bucket, (&flight.est, &attempt.act));
+        if let Some(job) = self.jobs.get_mut(&carried.batch) {
+            job.open_nanos -= flight.est.spend_nanos;
+            job.setup.spent_nanos = job.setup.spent_nanos.saturating_add(attempt.act.spend_nanos);
+        }
         let line = match fate.state {
-            ItemState::Succeeded | ItemState::Blocked => line,
-            ItemState::Failed => self.fault(flight, fate.error.as_ref(), &key),
+            ItemState::Succeeded | ItemState::Blocked => answer.line,
+            ItemState::Failed => self.fault(carried, fate.error.as_ref(), &answer.key),
             ItemState::Queued | ItemState::Cancelled | ItemState::Held => None,
         };
-        let attempt = EndedAttempt {
-            id,
-            end: fate.end,
-            u_wall: now.wall_at(u_boot),
-            u_boot,
-            day_hi: day_hi.unwrap_or_else(|| self.last_day(flight, now)),
-            act,
-            tokens: tokens(&report.outcome),
-            http_status: report.status,
-            quota_id: quota_id(&report.outcome),
-            service_tier: report.service_tier,
-            error,
-            latency_ms: (fate.end != AttemptEnd::Aborted).then_some(latency_ms),
-        };
         let item = ItemUpdate {
-            id: flight.item.id,
+            id: carried.item.id,
             state: fate.state,
             attempts: fate.item.attempts,
             doubts: fate.item.doubts,
@@ -223,7 +199,7 @@ impl Engine {
         Conclusion {
             settlement: Settlement { attempt: Some(attempt), item: Some(item) },
             settling: Settling {
-                batch: flight.batch,
+                batch: carried.batch,
                 item: fate.item,
                 state: fate.state,
                 keeps_place: fate.keeps_place,
@@ -231,14 +207,72 @@ impl Engine {
         }
     }
 
+    /// Settles an attempt in memory, learns from what the provider counted, and returns its row.
+    pub(super) fn close_books(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        flight: &Flight,
+        (end, error): (AttemptEnd, Option<String>),
+        answer: &mut Answer,
+    ) -> EndedAttempt {
+        let (report, latency_ms) = (&mut answer.report, answer.latency_ms);
+        if let Some(date) = report.date_header {
+            let sent = now.wall.minus(latency_ms);
+            self.hear_clock(flight.project, (sent, now.wall, date), now);
+        }
+        let mut act = actual(flight.est, &report.outcome, end);
+        let usage = reported(&report.outcome).or(answer.counted.as_ref());
+        if let Some(usage) = usage.filter(|_| !flight.is_free()) {
+            let model = flight.model.clone();
+            act.input_tokens = input_of(usage);
+            act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
+            let input_tokens = input_of(usage);
+            if let Some(lane) = self.lanes.get_mut(&flight.bucket) {
+                lane.delays.used(flight.est.input_tokens, input_tokens);
+            }
+            if let Some(text) = flight.text.filter(|_| usage.prompt > 0) {
+                self.observe(&Observation { model, text, input_tokens });
+            }
+        }
+        let tokens = usage.map(tokens).unwrap_or_default();
+        if matches!(end, AttemptEnd::Ok) && self.gate.unblock(id) {
+            self.memorise(flight.bucket, now, Vec::new());
+        }
+        let (u_boot, day_hi) = if flight.is_free() {
+            (now.boot, None)
+        } else if end == AttemptEnd::Aborted {
+            self.gate.void(id);
+            (now.boot, None)
+        } else {
+            let (u, charge) = self.gate.settle(id, act, now).expect("a flight is in the gate");
+            (u, Some(charge.hi.max(flight.day_lo).to_string()))
+        };
+        EndedAttempt {
+            id,
+            end,
+            u_wall: now.wall_at(u_boot),
+            u_boot,
+            day_hi: day_hi.unwrap_or_else(|| self.last_day(flight, now)),
+            act,
+            tokens,
+            http_status: report.status,
+            quota_id: quota_id(&report.outcome),
+            service_tier: report.service_tier.take(),
+            error,
+            latency_ms: (end != AttemptEnd::Aborted).then_some(latency_ms),
+        }
+    }
+
     /// The results line of an item that failed.
-    fn fault(&self, flight: &Flight, problem: Option<&Problem>, key: &str) -> Option<String> {
-        let setup = &self.jobs.get(&flight.batch)?.setup;
-        let name = item_name(&setup.work, BatchId::line_of_item(flight.item.id));
+    fn fault(&self, carried: &Carried, problem: Option<&Problem>, key: &str) -> Option<String> {
+        let setup = &self.jobs.get(&carried.batch)?.setup;
+        let name = item_name(&setup.work, BatchId::line_of_item(carried.item.id));
         Some(problem?.line(setup.form.answers, key, &name))
     }
 
-    fn answered(&mut self, now: Now, flight: &Flight, blocked: bool) -> Fate {
+    /// A request was answered: what was held against its bucket is forgotten.
+    pub(super) fn went_well(&mut self, now: Now, flight: &Flight) {
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.unexplained = 0;
         (lane.server_errors, lane.outages) = (0, 0);
@@ -246,44 +280,48 @@ impl Engine {
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         lane.went_well(project.pace.max_in_flight);
         project.held = project.held.take().filter(|(until, _)| *until > now.boot);
-        Fate {
-            end: AttemptEnd::Ok,
-            state: if blocked { ItemState::Blocked } else { ItemState::Succeeded },
-            item: flight.item.clone(),
-            keeps_place: false,
-            error: None,
-        }
     }
 
-    fn refused(&mut self, now: Now, id: AttemptId, flight: &Flight, refusal: &Refusal) -> Fate {
+    fn refused(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        of: (&Flight, &Carried),
+        refusal: &Refusal,
+    ) -> Fate {
+        let (flight, carried) = of;
         match refusal.class {
             RefusalClass::Throttled(kind) => {
                 // By the limits before this refusal teaches others: it went alone, or it did not.
                 let too_large = self.is_too_large(flight, refusal);
                 self.throttled(now, (id, flight), refusal, kind);
                 if too_large {
-                    return Fate { end: AttemptEnd::Throttled, ..failed(flight, refusal) };
+                    return Fate { end: AttemptEnd::Throttled, ..failed(carried, refusal) };
                 }
-                Fate { end: AttemptEnd::Throttled, ..back_in_place(flight, refusal) }
+                Fate { end: AttemptEnd::Throttled, ..back_in_place(carried, refusal) }
             }
             RefusalClass::KeyRefused => {
                 self.set_key_aside(now, flight, refusal);
-                back_in_place(flight, refusal)
+                back_in_place(carried, refusal)
             }
             RefusalClass::Billing => {
-                let project =
-                    self.projects.get_mut(&flight.project).expect("a flight has a project");
-                let until = now.boot.plus(caps::BILLING_HOLD_MS);
-                project.held = Some((until, format!("billing: {}", refusal.message)));
-                back_in_place(flight, refusal)
+                self.hold_for_billing(now, flight, refusal);
+                back_in_place(carried, refusal)
             }
-            RefusalClass::Server => self.server_error(now, id, flight, refusal),
+            RefusalClass::Server => self.server_error(now, id, of, refusal),
             RefusalClass::ModelNotFound | RefusalClass::Forbidden => {
-                self.hopeless(flight, refusal);
-                failed(flight, refusal)
+                self.hopeless(carried, refusal);
+                failed(carried, refusal)
             }
-            RefusalClass::BadRequest | RefusalClass::Other => failed(flight, refusal),
+            RefusalClass::BadRequest | RefusalClass::Other => failed(carried, refusal),
         }
+    }
+
+    /// Money is used up: nothing of the project goes for a while.
+    pub(super) fn hold_for_billing(&mut self, now: Now, flight: &Flight, refusal: &Refusal) {
+        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
+        let until = now.boot.plus(caps::BILLING_HOLD_MS);
+        project.held = Some((until, format!("billing: {}", refusal.message)));
     }
 
     /// Whether the provider refused the prompt for its own size: it was sent with the whole token
@@ -294,15 +332,42 @@ impl Engine {
             && self.gate.takes_all(flight.bucket, Metric::InputTokens, flight.est.input_tokens)
     }
 
-    /// The provider is in trouble: the item waits, ever longer. Where one after another is answered
-    /// so, the bucket is shut and one goes first; that one is not given up for it.
+    /// The provider is in trouble: the item waits, ever longer. One that goes first to try the
+    /// provider is not given up for it.
     fn server_error(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        (flight, carried): (&Flight, &Carried),
+        refusal: &Refusal,
+    ) -> Fate {
+        let tries_the_provider = self.note_server_error(now, id, flight, refusal);
+        let mut item = carried.item.clone();
+        item.attempts += 1;
+        let wait = match after_server_error(item.attempts) {
+            ServerError::GiveUp
+                if tries_the_provider && item.attempts < caps::OUTAGE_ATTEMPTS_MAX =>
+            {
+                caps::PARKED_MAX_MS
+            }
+            ServerError::GiveUp => return Fate { item, ..failed(carried, refusal) },
+            ServerError::Backoff { at_most_ms } => self.rng.u64(0..=at_most_ms),
+            ServerError::Park { ms } => ms,
+        };
+        let wait = wait.max(refusal.retry_delay_ms.unwrap_or(0)).min(caps::PARKED_MAX_MS);
+        item.not_before = now.wall.plus(wait);
+        Fate { item, keeps_place: false, ..back_in_place(carried, refusal) }
+    }
+
+    /// Where one request after another is answered with a fault of the provider, the bucket is shut
+    /// and one goes first. Returns whether this was that one.
+    pub(super) fn note_server_error(
         &mut self,
         now: Now,
         id: AttemptId,
         flight: &Flight,
         refusal: &Refusal,
-    ) -> Fate {
+    ) -> bool {
         let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
         lane.server_errors += 1;
         let tries_the_provider = lane.outages > 0 && id >= lane.refused_before;
@@ -320,30 +385,16 @@ impl Engine {
             tracing::warn!(bucket.id = flight.bucket.0, wait_ms = wait, "{reason}");
             self.gate.block(flight.bucket, now.boot.plus(wait), reason);
         }
-        let mut item = flight.item.clone();
-        item.attempts += 1;
-        let wait = match after_server_error(item.attempts) {
-            ServerError::GiveUp
-                if tries_the_provider && item.attempts < caps::OUTAGE_ATTEMPTS_MAX =>
-            {
-                caps::PARKED_MAX_MS
-            }
-            ServerError::GiveUp => return Fate { item, ..failed(flight, refusal) },
-            ServerError::Backoff { at_most_ms } => self.rng.u64(0..=at_most_ms),
-            ServerError::Park { ms } => ms,
-        };
-        let wait = wait.max(refusal.retry_delay_ms.unwrap_or(0)).min(caps::PARKED_MAX_MS);
-        item.not_before = now.wall.plus(wait);
-        Fate { item, keeps_place: false, ..back_in_place(flight, refusal) }
+        tries_the_provider
     }
 
     /// Fails the rest of a batch that the provider will never answer.
-    fn hopeless(&mut self, flight: &Flight, refusal: &Refusal) {
-        let Some(job) = self.jobs.get_mut(&flight.batch) else { return };
+    fn hopeless(&mut self, carried: &Carried, refusal: &Refusal) {
+        let Some(job) = self.jobs.get_mut(&carried.batch) else { return };
         job.hopeless += 1;
         let being_written = |settling: &Settling| {
             let good = matches!(settling.state, ItemState::Succeeded | ItemState::Blocked);
-            settling.batch == flight.batch && good
+            settling.batch == carried.batch && good
         };
         let answered = job.setup.answered > 0 || self.settling.values().any(being_written);
         if job.hopeless >= caps::HOPELESS_ANSWERS && !answered {
@@ -351,11 +402,12 @@ impl Engine {
                 "not sent: {} items were answered {} and none was answered well: {}",
                 job.hopeless, refusal.status, refusal.message
             );
-            self.stop(flight.batch, reason, false);
+            self.stop(carried.batch, reason, false);
         }
     }
 
-    fn not_sent(&mut self, now: Now, id: AttemptId, flight: &Flight, reason: &str) -> Fate {
+    /// The endpoint cannot be reached: nothing goes there for a while, ever longer.
+    pub(super) fn link_failed(&mut self, now: Now, id: AttemptId, flight: &Flight, reason: &str) {
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         let link = &mut project.link;
         // Attempts that fail together with one that was counted already are the same failure.
@@ -369,19 +421,12 @@ impl Engine {
             let until = Some((now.boot.plus(wait), reason.to_owned()));
             *link = Link { proven: false, failures, until, probe: link.probe };
         }
-        Fate {
-            end: AttemptEnd::Aborted,
-            state: ItemState::Queued,
-            item: flight.item.clone(),
-            keeps_place: true,
-            error: Some(Problem::of(503, "UNAVAILABLE", reason.to_owned())),
-        }
     }
 
-    fn unknown(&mut self, now: Now, flight: &Flight, reason: &str) -> Fate {
-        let mut item = flight.item.clone();
+    fn unknown(&mut self, now: Now, carried: &Carried, reason: &str) -> Fate {
+        let mut item = carried.item.clone();
         item.doubts += 1;
-        let policy = self.jobs.get(&flight.batch).map_or(InDoubt::Retry, |job| job.setup.in_doubt);
+        let policy = self.jobs.get(&carried.batch).map_or(InDoubt::Retry, |job| job.setup.in_doubt);
         let state = doubtful(policy, item.doubts);
         if state == ItemState::Queued {
             item.not_before = now.wall.plus(backoff(&mut self.rng, item.doubts));
@@ -419,21 +464,31 @@ pub(super) fn backoff(rng: &mut fastrand::Rng, failures: u32) -> u64 {
     rng.u64(0..=ceiling)
 }
 
-fn back_in_place(flight: &Flight, refusal: &Refusal) -> Fate {
+pub(super) fn not_sent_because(kind: NotSentKind, reason: &str) -> String {
+    let what = match kind {
+        NotSentKind::Connect | NotSentKind::Dns | NotSentKind::Tls => {
+            "the endpoint cannot be reached"
+        }
+        NotSentKind::Other => "the request cannot be sent",
+    };
+    format!("{what}: {reason}")
+}
+
+fn back_in_place(carried: &Carried, refusal: &Refusal) -> Fate {
     Fate {
         end: AttemptEnd::Failed,
         state: ItemState::Queued,
-        item: QueuedItem { not_before: UnixMs(0), ..flight.item.clone() },
+        item: QueuedItem { not_before: UnixMs(0), ..carried.item.clone() },
         keeps_place: true,
         error: Some(problem(refusal)),
     }
 }
 
-fn failed(flight: &Flight, refusal: &Refusal) -> Fate {
+fn failed(carried: &Carried, refusal: &Refusal) -> Fate {
     Fate {
         end: AttemptEnd::Failed,
         state: ItemState::Failed,
-        item: flight.item.clone(),
+        item: carried.item.clone(),
         keeps_place: false,
         error: Some(problem(refusal)),
     }
@@ -465,12 +520,7 @@ fn actual(est: Weights, outcome: &Outcome, end: AttemptEnd) -> Weights {
         return Weights::default();
     }
     match outcome {
-        Outcome::Answered { usage, images, .. } => Weights {
-            requests: est.requests,
-            input_tokens: usage.as_ref().map_or(est.input_tokens, input_of),
-            images: *images,
-            ..est
-        },
+        Outcome::Answered { images, .. } => Weights { images: *images, ..est },
         // What is refused may be counted, but nobody pays for it.
         Outcome::Refused(_) => Weights { spend_nanos: 0, ..est },
         Outcome::NotSent { .. } | Outcome::Unknown { .. } => est,
@@ -482,21 +532,23 @@ fn input_of(usage: &Usage) -> u64 {
     usage.prompt.saturating_add(usage.tool_use_prompt)
 }
 
-fn tokens(outcome: &Outcome) -> Tokens {
+/// What the provider counted of a request that it answered.
+fn reported(outcome: &Outcome) -> Option<&Usage> {
     match outcome {
-        Outcome::Answered { usage: Some(usage), .. } => Tokens {
-            prompt: usage.prompt,
-            cached: usage.cached,
-            output: usage.candidates,
-            thought: usage.thoughts,
-            tool: usage.tool_use_prompt,
-            total: usage.total,
-            raw: usage.raw.clone(),
-        },
-        Outcome::Answered { usage: None, .. }
-        | Outcome::Refused(_)
-        | Outcome::NotSent { .. }
-        | Outcome::Unknown { .. } => Tokens::default(),
+        Outcome::Answered { usage, .. } => usage.as_ref(),
+        Outcome::Refused(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
+    }
+}
+
+fn tokens(usage: &Usage) -> Tokens {
+    Tokens {
+        prompt: usage.prompt,
+        cached: usage.cached,
+        output: usage.candidates,
+        thought: usage.thoughts,
+        tool: usage.tool_use_prompt,
+        total: usage.total,
+        raw: usage.raw.clone(),
     }
 }
 

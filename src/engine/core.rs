@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::NaiveDate;
 
+use super::callers::Callers;
 use super::conclude;
-use super::estimate::uses_tools;
-use super::job::{Job, is_retry};
+use super::desk::NO_MODEL;
+use super::flight::{Carried, Flight, Work};
+use super::job::Job;
 use super::keys::KeyMemos;
-use super::state::{BucketView, Effect, Event, Flight, Lane, Project, ProjectView, Settling};
+use super::state::{BucketView, Effect, Event, Lane, Project, ProjectView, Settling};
 use crate::caps;
 use crate::gate::admit::{BucketId, Gate};
 use crate::gate::estimate::Ratios;
-use crate::gate::units::{BootMs, Now, ProjectId, UnixMs, Weights};
+use crate::gate::units::{BootMs, Now, ProjectId, UnixMs};
 use crate::gate::window::AttemptId;
 use crate::schedule::Schedule;
 use crate::store::{BatchId, Remembered};
@@ -35,6 +37,8 @@ pub struct Engine {
     pub(super) pauses: BTreeSet<(String, String)>,
     pub(super) flights: BTreeMap<AttemptId, Flight>,
     pub(super) settling: BTreeMap<i64, Settling>,
+    /// Calls of clients that wait, and those whose reservation is being written.
+    pub(super) callers: Callers,
     pub(super) next_attempt: AttemptId,
     pub(super) store_pause: Option<(BootMs, String)>,
     pub(super) draining: bool,
@@ -70,6 +74,7 @@ impl Engine {
             pauses: BTreeSet::new(),
             flights: BTreeMap::new(),
             settling: BTreeMap::new(),
+            callers: Callers::default(),
             next_attempt,
             store_pause: None,
             draining: false,
@@ -113,7 +118,7 @@ impl Engine {
     #[must_use]
     pub fn unsettled(&self) -> usize {
         let memos = self.memos.len() + usize::from(self.keeping) + self.key_memos.len();
-        self.flights.len() + self.settling.len() + memos
+        self.flights.len() + self.settling.len() + self.callers.unsettled() + memos
     }
 
     /// Has the next lesson kept: one after the other, so that no older one comes last.
@@ -140,35 +145,46 @@ impl Engine {
             Event::Loaded { batch, items } => self.loaded(now, batch, items),
             Event::LoadFailed(batch) => self.load_failed(now, batch),
             Event::Reserved(ids) => {
-                effects.extend(ids.into_iter().filter_map(|id| self.send_order(id, now)));
+                for id in ids {
+                    effects.extend(self.send_order(id, now));
+                }
             }
             Event::ReserveFailed { ids, reason } => {
                 for id in ids {
-                    self.unreserve(now, id);
+                    self.unreserve(now, id, &reason);
                 }
                 self.pause_for_store(now, reason);
             }
             Event::BodySent(id) => self.body_sent(now, id),
             Event::Headers(id) => self.headers(now, id),
             Event::Ended { id, key, report, line, latency_ms } => {
-                let answer = conclude::Answer { key, report: *report, line, latency_ms };
+                let answer =
+                    conclude::Answer { key, report: *report, line, latency_ms, counted: None };
                 effects.extend(self.ended(now, id, answer));
             }
             Event::Unreadable { id, key, reason, lost } => {
-                effects.extend(self.land(id).map(|flight| {
-                    let conclusion =
-                        self.unreadable(now, id, &flight, conclude::Unread { key, reason, lost });
-                    self.write(&flight, conclusion)
+                let unread = conclude::Unread { key, reason, lost };
+                effects.extend(self.land(id).and_then(|flight| {
+                    let carried = flight.carried()?;
+                    let conclusion = self.unreadable(now, id, (&flight, carried), unread);
+                    Some(self.write(carried, conclusion))
                 }));
             }
             Event::Stale(id) => {
-                effects.extend(self.land(id).map(|flight| {
-                    let job = self.jobs.get_mut(&flight.batch);
-                    job.map(|job| job.stale.insert(flight.item.id));
-                    let conclusion = self.stale(now, id, &flight);
-                    self.write(&flight, conclusion)
+                effects.extend(self.land(id).and_then(|flight| {
+                    let carried = flight.carried()?;
+                    let job = self.jobs.get_mut(&carried.batch);
+                    job.map(|job| job.stale.insert(carried.item.id));
+                    let conclusion = self.stale(now, id, (&flight, carried));
+                    Some(self.write(carried, conclusion))
                 }));
             }
+            Event::Called(caller) => self.called(*caller),
+            Event::CallEnded { id, report, counted, latency_ms } => {
+                let answer = conclude::Answer::of_call(*report, counted, latency_ms);
+                effects.extend(self.ended(now, id, answer));
+            }
+            Event::CallSettled => self.callers.settled(),
             Event::Counted { batch, item, tokens } => self.counted(now, batch, item, tokens),
             Event::Settled(items) => items.into_iter().for_each(|item| self.settled(now, item)),
             Event::Stop { batch, reason, cancelled } => self.stop(batch, reason, cancelled),
@@ -185,27 +201,6 @@ impl Engine {
         }
     }
 
-    fn body_sent(&mut self, now: Now, id: AttemptId) {
-        // What tools of the provider add is counted when the answer is complete.
-        let bounds = |flight: &Flight| {
-            flight.item.bytes <= caps::FLUSHED_BYTES_MAX && !uses_tools(&flight.item)
-        };
-        if self.flights.get(&id).is_some_and(bounds) {
-            self.gate.flushed(id, now);
-        }
-        self.reached(id);
-    }
-
-    fn headers(&mut self, now: Now, id: AttemptId) {
-        self.gate.bound(id, now.boot);
-        if let Some(flight) = self.flights.get(&id)
-            && let Some(lane) = self.lanes.get_mut(&flight.bucket)
-        {
-            lane.delays.headers(flight.started.until(now.boot));
-        }
-        self.reached(id);
-    }
-
     fn ended(&mut self, now: Now, id: AttemptId, answer: conclude::Answer) -> Option<Effect> {
         // Words of progress may be lost; the end tells the same.
         if answer.report.body_sent || answer.report.status.is_some() {
@@ -217,8 +212,13 @@ impl Engine {
         {
             lane.delays.end(flight.started.until(now.boot));
         }
-        let conclusion = self.conclude(now, id, &flight, answer);
-        Some(self.write(&flight, conclusion))
+        Some(match &flight.work {
+            Work::Item(carried) => {
+                let conclusion = self.conclude(now, id, (&flight, carried), answer);
+                self.write(carried, conclusion)
+            }
+            Work::Call { .. } => self.call_ended(now, id, &flight, answer),
+        })
     }
 
     fn sealed(&mut self, now: Now, project: i64, before: Option<NaiveDate>) {
@@ -251,71 +251,8 @@ impl Engine {
         }
     }
 
-    fn send_order(&self, id: AttemptId, now: Now) -> Option<Effect> {
-        let flight = self.flights.get(&id)?;
-        let job = self.jobs.get(&flight.batch)?;
-        Some(Effect::Send(super::state::SendOrder {
-            id,
-            item: flight.item.clone(),
-            project: flight.project,
-            key: flight.key,
-            model: flight.model.clone(),
-            work: job.setup.work.clone(),
-            form: job.setup.form.clone(),
-            packing: job.setup.packing,
-            stale_at: (!flight.renewed && self.gate.is_paced(flight.bucket, now))
-                .then(|| now.boot.plus(caps::PERMIT_AGE_MAX_MS)),
-        }))
-    }
-
-    /// Nothing was sent of a flight: what it took of the retries goes back.
-    pub(super) fn give_retry_back(&mut self, flight: &Flight) {
-        if is_retry(&flight.item)
-            && let Some(lane) = self.lanes.get_mut(&flight.bucket)
-        {
-            lane.budget.give_back();
-        }
-    }
-
-    /// Takes back a reservation that was not written: as if it had never been.
-    fn unreserve(&mut self, now: Now, id: AttemptId) {
-        self.gate.void(id);
-        let Some(flight) = self.land(id) else { return };
-        self.give_retry_back(&flight);
-        if let Some(job) = self.jobs.get_mut(&flight.batch) {
-            job.open -= 1;
-            job.open_nanos -= flight.est.spend_nanos;
-            job.put_back(flight.item);
-        }
-        self.uncharge(flight.batch, flight.bucket, (&flight.est, &Weights::default()));
-        self.rouse(flight.batch, now);
-    }
-
-    /// The request got through to the endpoint.
-    fn reached(&mut self, id: AttemptId) {
-        let Some(flight) = self.flights.get(&id) else { return };
-        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
-        if !project.link.proven {
-            project.link = super::state::Link { proven: true, ..Default::default() };
-        }
-    }
-
-    /// Takes an attempt out of flight and frees what it held besides quota.
-    fn land(&mut self, id: AttemptId) -> Option<Flight> {
-        let flight = self.flights.remove(&id)?;
-        self.bytes_in_flight -= flight.item.bytes;
-        let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
-        project.in_flight -= 1;
-        if project.link.probe == Some(id) {
-            project.link.probe = None;
-        }
-        let lane = self.lanes.get_mut(&flight.bucket).expect("a flight has a lane");
-        lane.in_flight -= 1;
-        Some(flight)
-    }
-
-    fn write(&mut self, flight: &Flight, conclusion: conclude::Conclusion) -> Effect {
-        self.settling.insert(flight.item.id, conclusion.settling);
+    fn write(&mut self, carried: &Carried, conclusion: conclude::Conclusion) -> Effect {
+        self.settling.insert(carried.item.id, conclusion.settling);
         Effect::Settle(vec![conclusion.settlement])
     }
 
@@ -325,7 +262,8 @@ impl Engine {
 
     /// Every bucket as it stands at `now`, with the numbers that admission uses.
     pub fn buckets(&mut self, now: Now) -> Vec<BucketView> {
-        let ids: Vec<_> = self.lanes.keys().copied().collect();
+        let named = |(_, lane): &(&BucketId, &Lane)| lane.model_group != NO_MODEL;
+        let ids: Vec<_> = self.lanes.iter().filter(named).map(|(id, _)| *id).collect();
         ids.into_iter()
             .map(|id| {
                 let limits = self.gate.state(id, now);
@@ -338,6 +276,7 @@ impl Engine {
                     limits,
                     keys: self.projects[&lane.project].key_names(),
                     in_flight: lane.in_flight,
+                    held: self.callers.held_in(id),
                     wait: lane.waits(now).map(|(until, reason)| (at(until), reason)),
                     blocked: self
                         .gate

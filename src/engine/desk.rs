@@ -10,6 +10,7 @@ mod keys;
 use super::endpoints::Endpoints;
 use super::start::{self, Pace, Route, Routes, Stated};
 use super::state::{Event, NewLimits, Rule};
+use crate::caps;
 use crate::clock;
 use crate::config::{
     ALL_MODELS, Config, Dimension, ImportError, ModelRule, Project, Setting, SettingError,
@@ -18,7 +19,11 @@ use crate::config::{
 use crate::gate::admit::BucketId;
 use crate::gate::limits::{Allowance, Limit, Window};
 use crate::gate::units::Metric;
-use crate::store::{LimitEvent, Pause, SetLimit, Store, StoreError};
+use crate::store::{LimitEvent, Pause, ProjectSetup, SetLimit, Store, StoreError};
+use crate::telemetry::chain;
+
+/// The quota group of calls that name no model, none of which has limits.
+pub(super) const NO_MODEL: &str = "-";
 
 /// Routes that several tasks look at. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -197,6 +202,50 @@ impl Desk {
             }
             None => Err(format!("no project {project}")),
         }
+    }
+
+    /// The bucket in which a client's call counts: that of its model, made anew for one that nobody
+    /// knows; for a call that names none, that of all such.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn bucket_of_call(
+        &self,
+        project: &str,
+        model: Option<&str>,
+    ) -> Result<BucketId, String> {
+        let model = match model {
+            None => NO_MODEL,
+            Some(model) => {
+                model_id(model).ok_or("that is no model id: 1 to 128 ASCII characters")?
+            }
+        };
+        let found = |routes: &Routes| routes.find(project, model).map(|(_, route)| route);
+        match found(&self.routes.read()) {
+            Some(Route::Bucket { id, .. }) => return Ok(id),
+            Some(Route::Learn | Route::Unknown) if model == NO_MODEL => {}
+            Some(Route::Learn) => {}
+            Some(Route::Unknown | Route::Off(_)) | None => return self.bucket(project, model),
+        }
+        let _turn = self.turn.lock().await;
+        // Another call may have made it meanwhile.
+        if let Some(Route::Bucket { id, .. }) = found(&self.routes.read()) {
+            return Ok(id);
+        }
+        if self.routes.read().known(project) >= caps::MODELS_LEARNED_MAX {
+            return Err(format!("project {project} has too many models that nobody knows"));
+        }
+        let groups = [(model.to_owned(), vec![model.to_owned()])].into();
+        let setup = ProjectSetup { name: project.to_owned(), groups };
+        let ids = self.store.sync_project(setup).await.map_err(|error| chain(&error))?;
+        let id = *ids.buckets.get(model).ok_or("the database lost the model")?;
+        if model != NO_MODEL {
+            tracing::warn!(project.name = project, model, "the limits of {model} are not known");
+        }
+        self.routes.write().add(project, model, id);
+        let found = Event::BucketFound { id, project: ids.id, group: model.to_owned() };
+        self.events.send(found).await.map_err(|_| DeskError::Stopping.to_string())?;
+        Ok(id)
     }
 
     /// Whoever holds this changes something alone.

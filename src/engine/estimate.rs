@@ -18,6 +18,23 @@ const OUTPUT_TOKENS_GUESS: u64 = 2_048;
 /// More than any model answers with: what a request allows beyond it is never spent.
 const OUTPUT_TOKENS_CEILING: u64 = 1 << 24;
 
+/// What is known of a request before it is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// What its estimate of input tokens is made of, if known.
+    pub text: Option<TextWeight>,
+    /// Its input tokens where that is not known.
+    pub input_tokens: u64,
+    /// Its input tokens as the provider counted them.
+    pub counted: Option<u64>,
+    /// The most output tokens that it allows, if it says so.
+    pub output_tokens_max: Option<u64>,
+    /// How many requests it counts as.
+    pub requests: u64,
+    /// Images that it asks for.
+    pub images: u64,
+}
+
 impl Engine {
     /// What an item of a batch takes from each metric when it is sent to a model.
     pub(super) fn weights(
@@ -28,20 +45,41 @@ impl Engine {
         now: Now,
     ) -> Weights {
         let job = self.jobs.get(&BatchId::of_item(item.id));
-        let counted = job.and_then(|job| job.counted.get(&item.id));
-        let (input_tokens, learned) = match (counted, item.text.and_then(bounds)) {
-            (Some(Counted::Exactly(tokens)), _) => (*tokens, false),
-            (_, Some((bounds, size))) => {
+        let counted = match job.and_then(|job| job.counted.get(&item.id)) {
+            Some(Counted::Exactly(tokens)) => Some(*tokens),
+            Some(_) | None => None,
+        };
+        let load = Load {
+            text: item.text,
+            input_tokens: item.input_tokens,
+            counted,
+            output_tokens_max: item.output_tokens_max,
+            requests: item.requests,
+            images: item.images,
+        };
+        self.weigh(bucket, model, &load, now)
+    }
+
+    /// What a request takes from each metric when it is sent to a model.
+    pub(super) fn weigh(
+        &mut self,
+        bucket: BucketId,
+        model: &str,
+        load: &Load,
+        now: Now,
+    ) -> Weights {
+        let (input_tokens, learned) = match (load.counted, load.text.and_then(bounds)) {
+            (Some(tokens), _) => (tokens, false),
+            (None, Some((bounds, size))) => {
                 let ratio = self.ratios.ratio(model, bounds);
                 (ratio.estimate(size), ratio.learned)
             }
-            (_, None) => (item.input_tokens, false),
+            (None, None) => (load.input_tokens, false),
         };
         // What may fit a limit and is estimated above it takes all of it, and goes alone.
         let most = self.gate.smallest(bucket, Metric::InputTokens).unwrap_or(u64::MAX);
-        let least = item.text.map_or(u64::MAX, |text| text.text_bytes / 20 * 3);
-        let exact = matches!(counted, Some(Counted::Exactly(_)));
-        let caps = !exact && least <= most;
+        let least = load.text.map_or(u64::MAX, |text| text.text_bytes / 20 * 3);
+        let caps = load.counted.is_none() && least <= most;
         let input_tokens = if caps { input_tokens.min(most) } else { input_tokens };
         let lane = &self.lanes[&bucket];
         let project = &self.projects[&lane.project];
@@ -49,7 +87,7 @@ impl Engine {
         let price = Prices::shipped().price(&project.tier, model, day);
         let amounts = Amounts {
             input_tokens,
-            output_tokens: item
+            output_tokens: load
                 .output_tokens_max
                 .unwrap_or(OUTPUT_TOKENS_GUESS)
                 .min(OUTPUT_TOKENS_CEILING),
@@ -59,9 +97,9 @@ impl Engine {
         let spend_nanos = cost(price, &amounts).map_or(0, PicoUsd::to_nanos);
         self.gate.set_estimates_learned(bucket, learned);
         Weights {
-            requests: item.requests,
+            requests: load.requests,
             input_tokens,
-            images: item.images,
+            images: load.images,
             spend_nanos,
             sessions: 0,
         }
@@ -169,9 +207,9 @@ impl Engine {
     }
 }
 
-/// Whether the provider may add to the input while it answers.
-pub(super) fn uses_tools(item: &QueuedItem) -> bool {
-    let code = item.text.and_then(|text| u8::try_from(text.kind).ok());
+/// Whether the provider may add to the input of such a text while it answers.
+pub(super) fn uses_tools(text: Option<TextWeight>) -> bool {
+    let code = text.and_then(|text| u8::try_from(text.kind).ok());
     code.and_then(Kind::from_code).is_some_and(|kind| kind.tools)
 }
 

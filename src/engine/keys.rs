@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::core::Engine;
-use super::state::{Effect, Flight, Project};
+use super::flight::Flight;
+use super::state::{Effect, Project};
 use crate::caps;
 use crate::gate::units::{BootMs, Now, UnixMs};
 use crate::gate::window::AttemptId;

@@ -2,8 +2,9 @@
 
 use super::conclude::{backoff, quota_id_of};
 use super::core::Engine;
+use super::flight::Flight;
 use super::job::Job;
-use super::state::{Flight, Lane, NewLimits};
+use super::state::{Lane, NewLimits};
 use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::day::DayEdges;

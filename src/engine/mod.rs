@@ -12,21 +12,24 @@
 
 pub(crate) mod answers;
 mod batches;
+pub(crate) mod callers;
 mod conclude;
 mod core;
 pub mod desk;
 pub(crate) mod dropped;
 mod duplicates;
 mod endpoints;
-mod estimate;
+pub(crate) mod estimate;
 pub mod eta;
 pub mod export;
+mod flight;
 pub(crate) mod import;
 pub mod intake;
 mod job;
 mod keys;
 mod learn;
 pub mod outlook;
+pub(crate) mod permit;
 mod plan;
 pub mod retry;
 pub mod routes;

@@ -288,7 +288,10 @@ impl Engine {
         }
         let flights = self.flights.iter().map(|(id, flight)| UnderWay {
             id: *id,
-            line: Some(LineId(flight.batch.0)).filter(|line| lines.contains_key(line)),
+            line: flight
+                .carried()
+                .map(|carried| LineId(carried.batch.0))
+                .filter(|line| lines.contains_key(line)),
             bucket: flight.bucket,
             need: flight.est,
             started: flight.started,

@@ -1,8 +1,9 @@
 //! Starting what may go, and ending what is over. Who goes next is the schedule's to say.
 
 use super::core::Engine;
+use super::flight::{Carried, Flight, Work};
 use super::job::is_retry;
-use super::state::{Effect, Explained, Flight, Lane, Project, Question};
+use super::state::{Effect, Explained, Lane, Project, Question};
 use super::supply::{FAR, Round};
 use crate::caps;
 use crate::config::prices::PicoUsd;
@@ -12,12 +13,13 @@ use crate::gate::units::{BootMs, Class, KeyId, Now, UnixMs, Weights};
 use crate::gate::verdict::{Ask, Because, Beside, Verdict, Wait};
 use crate::gate::window::{AttemptId, DELTA_MS};
 use crate::schedule::LineId;
-use crate::store::{BatchId, NewAttempt, QueuedItem};
+use crate::store::{BatchId, NewAttempt, Origin, QueuedItem};
 
 impl Engine {
     /// Orders everything that may go at `now` and notes when to look again.
     pub(super) fn plan(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.wake = None;
+        let calls = self.serve_callers(now);
         let mut schedule = std::mem::take(&mut self.schedule);
         schedule.pass_time(now.boot);
         let mut lanes: Vec<_> = self.lanes.keys().copied().collect();
@@ -38,7 +40,8 @@ impl Engine {
             });
             round.engine.lanes.get_mut(&id).expect("a lane that is planned").wait = wait;
         }
-        let Round { reservations, spent, .. } = round;
+        let Round { mut reservations, spent, .. } = round;
+        reservations.extend(calls);
         let next = schedule.next_change();
         self.schedule = schedule;
         if let Some(at) = next {
@@ -73,6 +76,7 @@ impl Engine {
         &mut self,
         now: Now,
         bucket: BucketId,
+        class: Class,
         (need, beside): (Weights, Beside),
     ) -> (usize, Verdict) {
         let project = &self.projects[&self.lanes[&bucket].project];
@@ -80,7 +84,7 @@ impl Engine {
         let by_key = self.gate.counts_by_key(bucket);
         let mut soonest: Option<(usize, Verdict)> = None;
         for key in turns {
-            let verdict = self.gate.check_beside(&ask(bucket, key, need), &beside, now);
+            let verdict = self.gate.check_beside(&ask(bucket, key, class, need), &beside, now);
             let sooner = match (&soonest, &verdict) {
                 (Some((_, Verdict::Wait(known))), Verdict::Wait(wait)) => wait.until < known.until,
                 _ => true,
@@ -105,14 +109,15 @@ impl Engine {
     pub fn explain(&mut self, question: &Question, now: Now) -> Option<Explained> {
         let lane = self.lanes.get(&question.bucket)?;
         let project = lane.project;
-        let hindrance = self.hindrance(question.bucket, now);
+        let hindrance = self.hindrance(question.bucket, now, Class::Batch);
         let hindrance = hindrance.map(|(until, reason)| (now.wall_at(until), reason));
         let (key, _) = if self.projects[&project].turns(now).is_empty() {
             (0, Verdict::Fits)
         } else {
-            self.check_keys(now, question.bucket, (question.need, Beside::default()))
+            self.check_keys(now, question.bucket, Class::Batch, (question.need, Beside::default()))
         };
-        let explanation = self.gate.explain(&ask(question.bucket, key, question.need), now);
+        let ask = ask(question.bucket, key, Class::Batch, question.need);
+        let explanation = self.gate.explain(&ask, now);
         let key = self.projects[&project].keys.get(key).map(|key| key.name.clone());
         Some(Explained { explanation, key, hindrance, now })
     }
@@ -127,7 +132,12 @@ impl Engine {
     }
 
     /// What besides quota keeps a lane from starting anything.
-    pub(super) fn hindrance(&mut self, id: BucketId, now: Now) -> Option<(BootMs, String)> {
+    pub(super) fn hindrance(
+        &mut self,
+        id: BucketId,
+        now: Now,
+        class: Class,
+    ) -> Option<(BootMs, String)> {
         if let Some(pause) = self.pause(now) {
             return Some(pause);
         }
@@ -150,7 +160,7 @@ impl Engine {
             return Some((open_end, format!("{why}: {} at once so far", crowd.at_once)));
         }
         let project = self.projects.get_mut(&lane.project).expect("a lane has a project");
-        project.hindrance(now, open_end)
+        project.hindrance(now, open_end, class)
     }
 
     /// Whether only a person can open a bucket again.
@@ -189,7 +199,7 @@ impl Engine {
         let model = self.model_of(batch, bucket);
         let id = self.next_attempt;
         self.next_attempt = AttemptId(id.0 + 1);
-        let day_lo = self.gate.reserve(id, &ask(bucket, key, est), now);
+        let day_lo = self.gate.reserve(id, &ask(bucket, key, Class::Batch, est), now);
         let lane = self.lanes.get_mut(&bucket).expect("a lane that is planned");
         lane.in_flight += 1;
         let project_id = lane.project;
@@ -218,14 +228,17 @@ impl Engine {
             day_lo: day_lo.to_string(),
             est,
             text: item.text,
+            origin: Origin::default(),
         };
         self.bytes_in_flight += item.bytes;
         job.counted.remove(&item.id);
         let renewed = job.stale.remove(&item.id);
         let project = project_id;
         let started = now.boot;
+        let (text, bytes) = (item.text, item.bytes);
+        let work = Work::Item(Carried { batch, item, renewed });
         let flight =
-            Flight { batch, bucket, project, key, model, item, est, started, day_lo, renewed };
+            Flight { bucket, project, key, model, est, text, bytes, started, day_lo, work };
         self.flights.insert(id, flight);
         attempt
     }
@@ -285,13 +298,14 @@ impl Engine {
         }
     }
 
-    fn wake_at(&mut self, at: BootMs) {
+    pub(super) fn wake_at(&mut self, at: BootMs) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 }
 
 impl Project {
-    fn hindrance(&mut self, now: Now, open_end: BootMs) -> Option<(BootMs, String)> {
+    /// What keeps it from starting anything.
+    fn hindrance(&mut self, now: Now, open_end: BootMs, class: Class) -> Option<(BootMs, String)> {
         if let Some((until, reason)) = self.held.clone() {
             if until > now.boot {
                 return Some((until, reason));
@@ -315,7 +329,9 @@ impl Project {
         if let Some(keyless) = self.keyless(now, open_end) {
             return Some(keyless);
         }
-        if self.second.until(now.boot) < 1_000 && self.started >= self.pace.starts_per_second {
+        // Clients come when they come; a queue has no reason to go all at once.
+        let paced = class == Class::Batch && self.second.until(now.boot) < 1_000;
+        if paced && self.started >= self.pace.starts_per_second {
             let reason = format!("{} requests were started this second", self.started);
             return Some((self.second.plus(1_000), reason));
         }
@@ -323,7 +339,7 @@ impl Project {
     }
 
     /// Counts one start with a key.
-    fn take_turn(&mut self, id: AttemptId, key: usize, now: Now) {
+    pub(super) fn take_turn(&mut self, id: AttemptId, key: usize, now: Now) {
         if self.second.until(now.boot) >= 1_000 {
             self.second = now.boot;
             self.started = 0;
@@ -342,7 +358,7 @@ pub(super) fn open_end(now: Now) -> BootMs {
     now.boot.plus(caps::TICK_MAX_MS)
 }
 
-pub(super) fn ask(bucket: BucketId, key: usize, need: Weights) -> Ask {
+pub(super) fn ask(bucket: BucketId, key: usize, class: Class, need: Weights) -> Ask {
     let key = KeyId(u32::try_from(key).unwrap_or(u32::MAX));
-    Ask { bucket, key, class: Class::Batch, need }
+    Ask { bucket, key, class, need }
 }

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::answers::Answers as Kept;
+use super::callers::{Admission, Admitted};
 use super::core::Engine;
 use super::endpoints::Endpoints;
 use super::eta::Board;
 use super::export;
 use super::keys::KeyView;
+use super::permit::Permit;
 use super::state::{BucketView, Effect, Event, Explained, ProjectView, Question, SendOrder};
 use super::text;
 use crate::caps;
@@ -136,6 +138,12 @@ impl Shell {
                 Effect::Load { batch, after, limit } => shell.load(batch, after, limit).await,
                 Effect::Reserve(rows) => shell.reserve(rows).await,
                 Effect::Send(order) => shell.send(order).await,
+                Effect::Admit(admitted) => return shell.admit(admitted),
+                Effect::SettleCall(attempt) => {
+                    let row = Settlement { attempt: Some(*attempt), item: None };
+                    shell.settle(vec![row]).await;
+                    Event::CallSettled
+                }
                 Effect::Count(order) => shell.count(order).await,
                 Effect::Settle(rows) => shell.settle(rows).await,
                 Effect::Refuse { item, reason } => shell.refuse(item, reason).await,
@@ -158,6 +166,12 @@ impl Shell {
             };
             shell.tell(event).await;
         });
+    }
+
+    /// Lets a call go. When its client has left, the permit comes back and says so.
+    fn admit(&self, admitted: Admitted) {
+        let permit = Permit::new(&admitted, self.events.clone());
+        let _ = admitted.reply.send(Admission::Go(permit));
     }
 
     async fn tell(&self, event: Event) {

@@ -114,6 +114,11 @@ impl Routes {
         }
     }
 
+    /// How many models a project has that something is known of.
+    pub(super) fn known(&self, project: &str) -> usize {
+        self.projects.get(project).map_or(0, |(.., models)| models.len())
+    }
+
     /// Adds a model that was learned of, or of which nothing is said any more.
     pub fn add(&mut self, project: &str, model: &str, id: BucketId) {
         if let Some((_, _, models)) = self.projects.get_mut(project) {

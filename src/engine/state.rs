@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use tokio::sync::oneshot;
 
+use super::callers::{Admitted, Caller};
 use super::keys::{Key, KeySwitch, NewKeys};
 use super::outlook::MeanDelays;
 pub use super::setup::{BatchSetup, RouteTo};
@@ -20,8 +21,10 @@ use crate::gate::units::{BootMs, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Explanation, LimitState};
 use crate::gate::window::AttemptId;
 use crate::schedule::Budget;
-use crate::store::{BatchId, ItemState, KeyState, NewAttempt, QueuedItem, Remembered, Settlement};
-use crate::upstream::Report;
+use crate::store::{
+    BatchId, EndedAttempt, ItemState, KeyState, NewAttempt, QueuedItem, Remembered, Settlement,
+};
+use crate::upstream::{Report, Usage};
 
 /// Everything that can happen to the engine.
 #[derive(Debug)]
@@ -85,6 +88,21 @@ pub enum Event {
         /// Whether trying again is of no use: the file is gone, cut short or changed.
         lost: bool,
     },
+    /// A client asks whether its call may go.
+    Called(Box<Caller>),
+    /// A call that was admitted is over.
+    CallEnded {
+        /// Which.
+        id: AttemptId,
+        /// What came of it; the answer's body is left out.
+        report: Box<Report>,
+        /// What the provider had counted when it refused or broke off.
+        counted: Option<Usage>,
+        /// From its admission to the end.
+        latency_ms: u64,
+    },
+    /// The end of a call is durable.
+    CallSettled,
     /// The provider counted the input tokens of an item, or did not.
     Counted {
         /// Whose.
@@ -224,6 +242,10 @@ pub enum Effect {
     Reserve(Vec<NewAttempt>),
     /// Send a request whose reservation is durable.
     Send(SendOrder),
+    /// Tell a client that its call may go: its reservation is durable.
+    Admit(Admitted),
+    /// Make the end of a call durable; this must not fail.
+    SettleCall(Box<EndedAttempt>),
     /// Have the provider count an item's input tokens.
     Count(SendOrder),
     /// Make ends durable; this must not fail.
@@ -430,24 +452,6 @@ pub(super) struct Crowd {
     pub(super) good: u32,
 }
 
-/// An attempt between its reservation and its settlement.
-#[derive(Clone, Debug)]
-pub(super) struct Flight {
-    pub(super) batch: BatchId,
-    pub(super) bucket: BucketId,
-    pub(super) project: i64,
-    pub(super) key: usize,
-    pub(super) model: String,
-    pub(super) item: QueuedItem,
-    pub(super) est: Weights,
-    /// When it was reserved.
-    pub(super) started: BootMs,
-    /// The first quota day that it may count on.
-    pub(super) day_lo: NaiveDate,
-    /// Whether it has been reserved anew for its age, which happens once.
-    pub(super) renewed: bool,
-}
-
 /// What is done with an item once its settlement is durable.
 #[derive(Clone, Debug)]
 pub(super) struct Settling {
@@ -473,6 +477,8 @@ pub struct BucketView {
     pub keys: Vec<String>,
     /// Requests in flight.
     pub in_flight: u32,
+    /// Calls of clients that are held.
+    pub held: usize,
     /// Until when and why its next item waits.
     pub wait: Option<(UnixMs, String)>,
     /// Until when and why the provider's no shuts it.

@@ -9,7 +9,7 @@ use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::limits::Window;
 use crate::gate::reserve::Firm;
-use crate::gate::units::{BootMs, Metric, Now, Weights};
+use crate::gate::units::{BootMs, Class, Metric, Now, Weights};
 use crate::gate::verdict::{Beside, Verdict};
 use crate::gate::window::AttemptId;
 use crate::schedule::{Item, LineId, Peek, Readiness, Route, Supply, Waiting, spread_gap_ms};
@@ -148,14 +148,17 @@ impl Supply for Round<'_> {
     }
 
     fn hindrance(&mut self, bucket: BucketId, now: Now) -> Option<Waiting> {
-        let (until, reason) = self.engine.hindrance(bucket, now)?;
+        if let Some(until) = self.engine.callers.first_in(bucket) {
+            return Some(Waiting::until(until, "interactive requests go first".to_owned()));
+        }
+        let (until, reason) = self.engine.hindrance(bucket, now, Class::Batch)?;
         // Whoever can go elsewhere need not wait for a person.
         let until = if self.engine.waits_for_someone(bucket) { FAR } else { until };
         Some(Waiting::until(until, reason))
     }
 
     fn check(&mut self, bucket: BucketId, need: &Weights, beside: &Beside, now: Now) -> Verdict {
-        self.engine.check_keys(now, bucket, (*need, *beside)).1
+        self.engine.check_keys(now, bucket, Class::Batch, (*need, *beside)).1
     }
 
     fn share(&self, bucket: BucketId, need: &Weights) -> u128 {
@@ -167,7 +170,7 @@ impl Supply for Round<'_> {
     }
 
     fn headroom(&mut self, bucket: BucketId, need: &Weights, now: Now) -> i64 {
-        self.engine.gate.headroom(&ask(bucket, 0, *need), now)
+        self.engine.gate.headroom(&ask(bucket, 0, Class::Batch, *need), now)
     }
 
     fn set_firm(&mut self, bucket: BucketId, firm: Option<(Weights, bool)>) {
@@ -190,7 +193,8 @@ impl Supply for Round<'_> {
         let batch = BatchId(line.0);
         let job = self.engine.jobs.get_mut(&batch).expect("a line has a job");
         let item = job.take(item.id).expect("an item that was found is in its queue");
-        let (key, _) = self.engine.check_keys(now, route.bucket, (*need, Beside::default()));
+        let ask = (*need, Beside::default());
+        let (key, _) = self.engine.check_keys(now, route.bucket, Class::Batch, ask);
         let attempt = self.engine.start(now, route.bucket, batch, item, (key, *need));
         let id = attempt.id;
         self.reservations.push(attempt);

@@ -82,8 +82,8 @@ impl Engine {
             let at = now.wall_at(until);
             hindrances.push(format!("it is spread over its time: the next goes at {at}"));
         }
-        let under_way =
-            |item: &QueuedItem| self.flights.values().any(|flight| flight.item.id == item.id);
+        let mut carried = self.flights.values().filter_map(|flight| flight.carried());
+        let under_way = |item: &QueuedItem| carried.any(|carried| carried.item.id == item.id);
         let under_way = next.as_ref().is_some_and(under_way);
         let routes = self.jobs[&batch].setup.routes.clone();
         let routes = routes.iter().filter(|route| self.lanes.contains_key(&route.bucket));

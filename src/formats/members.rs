@@ -5,6 +5,16 @@
 pub(super) enum At {
     /// The body of `generateContent` or `embedContent`.
     Request,
+    /// The body of `batchEmbedContents`.
+    EmbedList,
+    /// One of the texts of such a body, or a list of them.
+    EmbedItem,
+    /// The body of `countTokens`, which may have a whole request in it.
+    Count,
+    /// The body of an interaction, or of a response of `OpenAI`'s.
+    Interaction,
+    /// What an interaction is told: text, a part, a turn, or a list of such.
+    Turn,
     /// A content (one turn, or the system instruction), or a list of them.
     Content,
     /// A part of a content, or a list of them.
@@ -69,7 +79,14 @@ pub(super) type Member = (At, Option<(u8, &'static str)>);
 /// The member called `name` of an object that stands there.
 pub(super) fn member(at: At, name: &str) -> Member {
     match at {
-        At::Request => request(name),
+        At::Request | At::EmbedItem => request(name),
+        At::EmbedList if name == "requests" => (At::EmbedItem, Some((1, "requests"))),
+        At::Count if name == "generateContentRequest" || name == "generate_content_request" => {
+            (At::Request, None)
+        }
+        At::Count => request(name),
+        At::Interaction => interaction(name),
+        At::Turn => turn(name),
         At::GenerationConfig => generation_config(name),
         At::Content
         | At::Part
@@ -87,7 +104,8 @@ pub(super) fn member(at: At, name: &str) -> Member {
             message(at, name)
         }
         At::ServerTool | At::Data | At::Input => (At::Data, None),
-        At::MimeType
+        At::EmbedList
+        | At::MimeType
         | At::Base64
         | At::Modality
         | At::CandidateCount
@@ -118,6 +136,39 @@ fn request(name: &str) -> Member {
         // It is embedded with its text.
         "title" => (At::Data, None),
         _ => (At::Skip, None),
+    }
+}
+
+/// Of an interaction, and of a response of `OpenAI`'s, which has the same shape.
+fn interaction(name: &str) -> Member {
+    match name {
+        "model" => (At::Model, Some((1, "model"))),
+        "input" => (At::Turn, Some((2, "input"))),
+        "stream" => (At::Stream, Some((4, "stream"))),
+        "tools" => (At::ChatTool, Some((8, "tools"))),
+        "generation_config" | "generationConfig" => {
+            (At::GenerationConfig, Some((16, "generation_config")))
+        }
+        "max_output_tokens" => (At::OutputTokensMax, Some((32, "max_output_tokens"))),
+        // What was said before is kept by the provider.
+        "previous_interaction_id" | "previous_response_id" | "conversation" => {
+            (At::Reference, None)
+        }
+        "response_modalities" => (At::Modality, None),
+        "system_instruction" | "instructions" | "response_format" | "text" => (At::Data, None),
+        _ => (At::Skip, None),
+    }
+}
+
+/// Of what an interaction is told.
+fn turn(name: &str) -> Member {
+    match name {
+        "mime_type" | "mimeType" => (At::MimeType, None),
+        "data" => (At::Base64, None),
+        "uri" | "file_id" => (At::Reference, None),
+        "image_url" => (At::Picture, None),
+        "type" | "role" | "id" | "call_id" | "status" | "resolution" | "detail" => (At::Skip, None),
+        _ => (At::Turn, None),
     }
 }
 

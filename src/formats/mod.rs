@@ -25,6 +25,7 @@ mod options;
 mod results;
 mod template;
 mod walk;
+mod weigh;
 mod words;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use options::{
 };
 pub use results::{Ending, details, error_line, response_line, result_line};
 pub use template::{TEMPLATE_BYTES_MAX, Template, header};
+pub use weigh::{Shape, Weighed, weigh};
 pub use words::UnknownWord;
 
 use words::words;

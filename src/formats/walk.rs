@@ -202,6 +202,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             | At::Tool
             | At::ServerTool
             | At::Message
+            | At::Turn
             | At::ChatPart => self.tally.scripts.read(text),
             At::MimeType => self.tally.blob.media = Media::of(text),
             At::Base64 => {
@@ -227,6 +228,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 self.tally.texts = self.tally.texts.saturating_add(1);
             }
             At::Request
+            | At::EmbedList
+            | At::EmbedItem
+            | At::Count
+            | At::Interaction
             | At::Blob
             | At::GenerationConfig
             | At::Reference
@@ -284,8 +289,16 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 }
             }
         }
-        if self.at == At::Blob {
-            self.tally.close_blob();
+        match self.at {
+            At::Blob => self.tally.close_blob(),
+            At::Turn => {
+                let blob = mem::take(&mut self.tally.blob);
+                if blob.decoded_bytes > 0 {
+                    self.tally.inline(&blob);
+                }
+            }
+            At::EmbedItem => self.tally.texts = self.tally.texts.saturating_add(1),
+            _ => {}
         }
         if let Some(outer) = outer {
             let part = mem::replace(&mut self.tally.part, outer);

@@ -44,6 +44,9 @@ pub struct BucketOut {
     pub until: Option<DateTime<Utc>>,
     /// Requests under way.
     pub in_flight: u32,
+    /// Calls of clients that are held; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<usize>,
     /// Whether its limits are not known and are being found out.
     pub learning: bool,
     /// What somebody else uses of its quota, in per cent, as refusals show.
@@ -257,6 +260,7 @@ fn bucket_out(view: BucketView, project: Option<&Project>, now: UnixMs) -> Bucke
         reason,
         until: until.filter(|until| *until > now).map(next_second),
         in_flight: view.in_flight,
+        held: Some(view.held).filter(|held| *held > 0),
         learning: view.learning,
         others_percent: view.others_permille.map(|permille| permille.div_ceil(10)),
         paced: view.paced,

@@ -255,7 +255,8 @@ impl<'a> Fold<'a> {
 
     fn add_last_minute(&mut self, row: &UsageRow, in_rows: bool) -> Result<(), StoreError> {
         let sums = sums(row)?;
-        let minute = LastMinute { requests: sums.attempts, input_tokens: sums.input_tokens };
+        let requests = counted(row.requests)?;
+        let minute = LastMinute { requests, input_tokens: sums.input_tokens };
         self.totals.add_minute(minute);
         let key = Key::of(row, self.by)?;
         // Just after a day's start a group may have a last minute and nothing of the day yet.
@@ -340,11 +341,13 @@ fn nothing() -> UsageRowOut {
 }
 
 /// The sums of a ledger row, without columns and cost.
+fn counted(value: i64) -> Result<u64, StoreError> {
+    let negative = |_| StoreError::Inconsistent(format!("a sum of attempts is {value}"));
+    u64::try_from(value).map_err(negative)
+}
+
 fn sums(row: &UsageRow) -> Result<UsageRowOut, StoreError> {
-    let count = |value: i64| {
-        let negative = |_| StoreError::Inconsistent(format!("a sum of attempts is {value}"));
-        u64::try_from(value).map_err(negative)
-    };
+    let count = counted;
     Ok(UsageRowOut {
         attempts: count(row.attempts)?,
         ok: count(row.ok)?,

@@ -36,6 +36,49 @@ pub struct NewAttempt {
     pub est: Weights,
     /// What its estimate of input tokens was made of, if known.
     pub text: Option<TextWeight>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a request comes from; by default from a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// Who sent it.
+    pub source: Via,
+    /// The method that was called.
+    pub method: Option<String>,
+    /// The client, as it names itself.
+    pub client: Option<String>,
+    /// Where the client is.
+    pub peer: Option<String>,
+    /// How long it was held.
+    pub waited_ms: Option<u64>,
+}
+
+/// Who sent a request. The numbers are the `source` column's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "i64")]
+pub enum Via {
+    /// A batch.
+    #[default]
+    Batch,
+    /// A client, through the daemon.
+    Proxy,
+    /// Somebody else, who recorded it afterwards.
+    Recorded,
+    /// A client by itself, under a lease.
+    Leased,
+}
+
+impl From<Via> for i64 {
+    fn from(source: Via) -> Self {
+        match source {
+            Via::Batch => 0,
+            Via::Proxy => 1,
+            Via::Recorded => 2,
+            Via::Leased => 3,
+        }
+    }
 }
 
 /// What an estimate of input tokens is made of.
@@ -244,14 +287,19 @@ pub(super) async fn insert_attempts(
     sqlx::query!(
         "INSERT INTO attempt (id, item_id, project_id, bucket_id, model, key_name, tenant, class,
             state, boot_id, s_wall, s_boot, day_lo, est_requests, est_input_tokens, est_images,
-            est_spend_nanos, text_bytes, media_tokens, kind)
+            est_spend_nanos, text_bytes, media_tokens, kind, source, method, client, peer,
+            waited_ms)
         SELECT value ->> 'id', value ->> 'item_id', value ->> 'project_id',
             value ->> 'bucket_id', value ->> 'model', value ->> 'key_name',
-            value ->> 'tenant', 0, 0, (SELECT max(id) FROM boot), value ->> 's_wall',
+            value ->> 'tenant', (value ->> '$.origin.source') <> 0, 0,
+            (SELECT max(id) FROM boot), value ->> 's_wall',
             value ->> 's_boot', value ->> 'day_lo', value ->> '$.est.requests',
             value ->> '$.est.input_tokens', value ->> '$.est.images',
             value ->> '$.est.spend_nanos', value ->> '$.text.text_bytes',
-            value ->> '$.text.media_tokens', value ->> '$.text.kind'
+            value ->> '$.text.media_tokens', value ->> '$.text.kind',
+            value ->> '$.origin.source', value ->> '$.origin.method',
+            value ->> '$.origin.client', value ->> '$.origin.peer',
+            value ->> '$.origin.waited_ms'
         FROM jsonb_each(?1)",
         json
     )

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 mod answers;
+mod attempts;
 mod connect;
 mod error;
 mod items;
@@ -25,12 +26,14 @@ mod writer;
 mod tests;
 
 pub use answers::{AnswerAt, ExportItem, line_hash};
+pub use attempts::AttemptRow;
 pub(crate) use connect::database_path;
 pub use error::StoreError;
 pub use items::{ItemLine, NewItem, QueuedItem};
 pub use keys::KeyState;
 pub use ledger::{
-    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Settlement, TextWeight, Tokens,
+    AttemptEnd, EndedAttempt, ItemState, ItemUpdate, NewAttempt, Origin, Settlement, TextWeight,
+    Tokens, Via,
 };
 pub use limits::{KnownModel, LimitEvent, ProjectIds, ProjectSetup, Remembered, SetLimit};
 pub use pauses::Pause;

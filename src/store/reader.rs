@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use sqlx::SqlitePool;
 
 use super::{
-    Batch, BatchId, DayTotal, DayUseRow, ExportItem, GroupBy, ItemLine, KeyState, KnownModel,
-    LimitEvent, Observation, OpenAttempt, Pause, QueuedItem, RecentAttempt, RecentCharge, SetLimit,
-    Source, StoreError, UsageFilter, UsageRow, answers, connect, database_path, items, keys,
-    limits, pauses, queue, recall, usage,
+    AttemptRow, Batch, BatchId, DayTotal, DayUseRow, ExportItem, GroupBy, ItemLine, KeyState,
+    KnownModel, LimitEvent, Observation, OpenAttempt, Pause, QueuedItem, RecentAttempt,
+    RecentCharge, SetLimit, Source, StoreError, UsageFilter, UsageRow, answers, attempts, connect,
+    database_path, items, keys, limits, pauses, queue, recall, usage,
 };
 use crate::gate::admit::BucketId;
 use crate::gate::units::{Now, UnixMs};
@@ -211,6 +211,11 @@ impl Reader {
     ) -> Result<Vec<UsageRow>, StoreError> {
         let first = recall::first_attempt_since(&self.pool, filter.since).await?;
         usage::usage(&self.pool, by, filter, first).await
+    }
+
+    /// The newest attempts, newest first.
+    pub async fn attempts(&self, limit: i64) -> Result<Vec<AttemptRow>, StoreError> {
+        attempts::attempts(&self.pool, limit).await
     }
 
     /// Every sealed sum, oldest first.

@@ -89,6 +89,7 @@ impl Fixture {
     fn attempt(&self, id: i64, item_id: Option<i64>) -> NewAttempt {
         NewAttempt {
             text: None,
+            origin: crate::store::Origin::default(),
             id: AttemptId(id),
             item_id,
             project_id: self.ids.id,

@@ -43,7 +43,8 @@ impl Custody {
         self.sent.load(Ordering::Acquire)
     }
 
-    fn hand_out(&self) -> bool {
+    /// Notes that bytes go out, unless that was forbidden.
+    pub(super) fn hand_out(&self) -> bool {
         *self.fate.get_or_init(|| Fate::Handed) == Fate::Handed
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use super::body::{Custody, OnProgress, Watched};
 use super::classify::classify_with;
 use super::delay::Waits;
 use super::{
-    Method, NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, Wire, text, url,
+    Method, NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, Wire, pass, text, url,
 };
 
 /// A model's answer with several images is tens of MiB; more is a fault or an attack.
@@ -253,7 +253,7 @@ impl Received {
 
 /// Why the exchange stopped before its end. `kind` holds only if nothing was sent.
 pub(super) struct Failure {
-    kind: NotSentKind,
+    pub(super) kind: NotSentKind,
     pub(super) reason: String,
 }
 
@@ -323,12 +323,12 @@ pub(super) fn late(what: &str, after: Duration) -> Failure {
     }
 }
 
-fn unusable(reason: &str) -> Failure {
+pub(super) fn unusable(reason: &str) -> Failure {
     Failure { kind: NotSentKind::Other, reason: reason.into() }
 }
 
 /// The URL is left out of the text: a base URL may carry what its owner holds secret.
-fn failure(error: reqwest::Error) -> Failure {
+pub(super) fn failure(error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let kind = if error.is_dns() {
         NotSentKind::Dns
@@ -357,21 +357,13 @@ fn is_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-/// The one header that carries the key: a provider refuses a call with two credentials.
+/// The header that carries the key of a call.
 fn credential(call: &Call) -> Result<(HeaderName, HeaderValue), Failure> {
-    let key = call.key.expose_secret();
-    let (name, value) = match call.method {
-        Method::GenerateContent | Method::EmbedContent => {
-            (HeaderName::from_static("x-goog-api-key"), HeaderValue::from_str(key))
-        }
-        Method::ChatCompletions | Method::Embeddings => {
-            (AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}")))
-        }
+    let is_bearer = match call.method {
+        Method::GenerateContent | Method::EmbedContent => false,
+        Method::ChatCompletions | Method::Embeddings => true,
     };
-    let mut value =
-        value.map_err(|_| unusable("the key holds characters that a header cannot carry"))?;
-    value.set_sensitive(true);
-    Ok((name, value))
+    pass::credential(is_bearer, call.key.expose_secret())
 }
 
 /// Makes ring the process's provider of TLS, without which no HTTP client can be built.
@@ -383,7 +375,7 @@ pub(crate) fn install_tls() {
 /// No second copy of a request ever leaves by itself: no retries and no redirects, which would
 /// also carry the key to another host. HTTP/1.1 gives each call its own connection, so one broken
 /// connection leaves one call in doubt.
-fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
+pub(super) fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
     install_tls();
     reqwest::Client::builder()
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))

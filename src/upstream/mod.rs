@@ -14,6 +14,7 @@ mod classify;
 mod client;
 mod count;
 mod delay;
+mod pass;
 pub mod reading;
 mod text;
 mod url;
@@ -26,6 +27,7 @@ pub use classify::classify;
 pub(crate) use client::install_tls;
 pub use client::{Call, Client, Timeouts};
 pub use count::CountError;
+pub use pass::{Answering, Carrier, Outbound, Outgoing};
 
 /// What a project's provider speaks: which URLs it has and how a key is shown to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 use super::client::Call;
-use super::{Method, Wire};
+use super::{Method, Outgoing, Wire};
 
 /// Why a call has no URL. Holds nothing of the base URL, which may carry what its owner holds
 /// secret.
@@ -43,8 +43,24 @@ pub(super) fn of_count(call: &Call) -> Result<Option<Url>, NoUrl> {
     }
 }
 
+/// The URL of a request that passes.
+pub(super) fn passing(outgoing: &Outgoing) -> Result<Url, NoUrl> {
+    let mut url = parsed(&outgoing.base_url)?;
+    if outgoing.is_openai {
+        url = openai(url, outgoing.wire, &[])?;
+    }
+    let path = format!("{}{}", url.path().trim_end_matches('/'), outgoing.path);
+    url.set_path(&path);
+    url.set_query(outgoing.query.as_deref());
+    Ok(url)
+}
+
 fn base(call: &Call) -> Result<Url, NoUrl> {
-    let mut url = Url::parse(&call.base_url).map_err(|_| NoUrl::Base)?;
+    parsed(&call.base_url)
+}
+
+fn parsed(base_url: &str) -> Result<Url, NoUrl> {
+    let mut url = Url::parse(base_url).map_err(|_| NoUrl::Base)?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err(NoUrl::Base);
     }

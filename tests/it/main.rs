@@ -25,6 +25,7 @@ mod learning;
 mod limits;
 mod plan;
 mod pools;
+mod proxy;
 mod refusals;
 mod run;
 mod startup;

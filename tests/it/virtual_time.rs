@@ -150,6 +150,7 @@ impl Sim {
             }
             Effect::Finish(batch) => Event::Closed(batch),
             Effect::Sweep { batch, .. } => Event::Swept(batch),
+            Effect::Admit(_) | Effect::SettleCall(_) => unreachable!("no client calls here"),
             Effect::Refuse { item, .. } => Event::Settled(vec![item.id]),
         }
     }

@@ -260,7 +260,8 @@ fn the_built_in_configuration_needs_no_file() {
 fn the_command_line_beats_the_file() {
     let listen: Vec<Listen> = vec!["127.0.0.1:1".parse().unwrap()];
     let state_dir = Some(PathBuf::from("/new"));
-    let overrides = Overrides { state_dir: state_dir.clone(), spool_dir: None, listen };
+    let overrides =
+        Overrides { state_dir: state_dir.clone(), spool_dir: None, listen, shadow: false };
     let config = load(SAMPLE).unwrap().with_overrides(overrides.clone()).unwrap();
     assert_eq!(config.server.listen, overrides.listen);
     assert_eq!(config.server.state_dir, Path::new("/new"));

@@ -159,6 +159,7 @@ async fn request(store: &Store, ids: &ProjectIds, id: i64, now: Now) {
     let est = Weights { requests: 1, input_tokens: 9, ..Weights::default() };
     let row = NewAttempt {
         text: None,
+        origin: crate::store::Origin::default(),
         id: AttemptId(id),
         item_id: None,
         project_id: ids.id,

@@ -383,6 +383,7 @@ impl World {
             }
             Effect::Reserve(rows) => self.commit(Coming::Reserved(rows)),
             Effect::Send(order) => self.send(&order),
+            Effect::Admit(_) | Effect::SettleCall(_) => unreachable!("no client calls here"),
             Effect::Count(order) => {
                 let (batch, item) = (BatchId::of_item(order.item.id), order.item.id);
                 let tokens = self.counts.get(&item).copied();
@@ -626,7 +627,7 @@ impl World {
         assert_eq!(engine.lanes.values().map(|lane| lane.in_flight).sum::<u32>(), flights);
         assert_eq!(engine.projects.values().map(|p| p.in_flight).sum::<u32>(), flights);
         let mut places: Vec<i64> = engine.settling.keys().copied().collect();
-        places.extend(engine.flights.values().map(|flight| flight.item.id));
+        places.extend(engine.flights.values().filter_map(|it| Some(it.carried()?.item.id)));
         places.extend(engine.jobs.values().flat_map(|job| job.retries.values()).map(|i| i.id));
         places.sort_unstable();
         let twice = places.windows(2).find(|two| two[0] == two[1]);
@@ -643,7 +644,8 @@ impl World {
             assert!(job.is_busy() || put_back || !over, "{id:?} is over and was overlooked");
             let order = job.ready.iter().map(|item| item.id);
             assert!(order.is_sorted_by(|one, next| one < next), "{id:?} is out of order");
-            let flying = engine.flights.values().filter(|flight| flight.batch == *id).count();
+            let carried = engine.flights.values().filter_map(|it| it.carried());
+            let flying = carried.filter(|carried| carried.batch == *id).count();
             let settling = engine.settling.values().filter(|s| s.batch == *id).count();
             assert_eq!(usize::try_from(job.open).expect("few"), flying + settling, "{id:?}");
         }

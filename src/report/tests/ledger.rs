@@ -150,6 +150,7 @@ impl Ledger {
 fn reservation(id: AttemptId, attempt: &Attempt<'_>, time: UnixMs, day_lo: String) -> NewAttempt {
     NewAttempt {
         text: None,
+        origin: crate::store::Origin::default(),
         id,
         item_id: attempt.item,
         project_id: attempt.project.id,

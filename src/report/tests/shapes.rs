@@ -46,6 +46,7 @@ pub(super) fn limits_report() -> LimitsReport {
         ],
         keys: vec!["main".into()],
         in_flight: 2,
+        held: 0,
         wait: Some((at("2026-11-22T19:00:07.050Z"), "rpm: needs 1, 0 of 15 free".into())),
         blocked: None,
         off: None,

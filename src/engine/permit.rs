@@ -1,0 +1,94 @@
+//! The right to send one request, and the duty to say how it ended.
+
+use tokio::sync::mpsc;
+
+use super::state::Event;
+use crate::clock;
+use crate::gate::units::{BootMs, UnixMs};
+use crate::gate::window::AttemptId;
+use crate::upstream::{NotSentKind, Outcome, Progress, Report, Usage};
+
+/// The right to send one request: its row is durable. However it ends, the engine is told: one that
+/// is dropped was not used.
+#[derive(Debug)]
+pub struct Permit {
+    /// The row.
+    pub id: AttemptId,
+    /// Whose endpoint.
+    pub project: i64,
+    /// Which of its keys.
+    pub key: usize,
+    /// How long the client was held.
+    pub waited_ms: u64,
+    /// Until when and why it would have been held, had it not been let go in any case.
+    pub would_wait: Option<(UnixMs, String)>,
+    since: BootMs,
+    events: Option<mpsc::Sender<Event>>,
+}
+
+impl Permit {
+    pub(super) fn new(admitted: &super::callers::Admitted, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            id: admitted.id,
+            project: admitted.project,
+            key: admitted.key,
+            waited_ms: admitted.waited_ms,
+            would_wait: admitted.would_wait.clone(),
+            since: clock::now().boot,
+            events: Some(events),
+        }
+    }
+
+    /// Who is told of the steps of the call. Told early or not at all: its end tells the same, only
+    /// later.
+    pub fn on_progress(&self) -> impl Fn(Progress) + Send + Sync + 'static {
+        let (events, id) = (self.events.clone(), self.id);
+        move |progress| {
+            let Some(events) = &events else { return };
+            let _ = events.try_send(match progress {
+                Progress::BodySent => Event::BodySent(id),
+                Progress::Headers { .. } => Event::Headers(id),
+            });
+        }
+    }
+
+    /// Says how it ended, and what the provider had counted when it refused or broke off.
+    pub fn end(mut self, report: Report, counted: Option<Usage>) {
+        self.tell(report, counted);
+    }
+
+    fn tell(&mut self, report: Report, counted: Option<Usage>) {
+        let Some(events) = self.events.take() else { return };
+        let latency_ms = self.since.until(clock::now().boot);
+        let report = Box::new(report);
+        let ended = Event::CallEnded { id: self.id, report, counted, latency_ms };
+        if let Err(mpsc::error::TrySendError::Full(ended)) = events.try_send(ended)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // Without a runtime the daemon is gone, and the next start finds the row open.
+            runtime.spawn(async move { events.send(ended).await });
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let reason = "the client left before the request was sent".to_owned();
+        self.tell(Report::not_sent(NotSentKind::Other, reason), None);
+    }
+}
+
+impl Report {
+    /// Of a request that was not sent.
+    #[must_use]
+    pub fn not_sent(kind: NotSentKind, reason: String) -> Self {
+        Self {
+            outcome: Outcome::NotSent { reason, kind },
+            status: None,
+            date_header: None,
+            service_tier: None,
+            request_id: None,
+            body_sent: false,
+        }
+    }
+}

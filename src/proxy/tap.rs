@@ -1,0 +1,129 @@
+//! The answer on its way to the client: each piece passes as it comes, and a copy is read.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use secrecy::SecretString;
+
+use crate::engine::permit::Permit;
+use crate::upstream::reading::{Ended, Read, Reading};
+use crate::upstream::{NotSentKind, Outcome, Report, Usage};
+
+/// The body of an answer. Whoever drops it before its end has left; the provider's connection is
+/// closed then.
+pub(super) struct Tap {
+    inner: reqwest::Body,
+    watch: Option<Watch>,
+}
+
+/// What is to be told of an answer when it is over.
+pub(super) struct Watch {
+    pub(super) permit: Permit,
+    pub(super) reading: Reading,
+    pub(super) status: u16,
+    pub(super) key: SecretString,
+    /// Kept as long as the call: room for what it holds.
+    pub(super) room: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Watch {
+    /// Tells the engine how the answer ended.
+    pub(super) fn close(self, is_complete: bool) {
+        let Self { permit, reading, status, key, room } = self;
+        drop(room);
+        let (report, counted) = concluded(status, reading.end(is_complete, &key));
+        permit.end(report, counted);
+    }
+}
+
+impl Tap {
+    pub(super) fn new(inner: reqwest::Body, watch: Watch) -> Self {
+        let mut tap = Self { inner, watch: Some(watch) };
+        tap.close_at_end();
+        tap
+    }
+
+    /// An answer is over with its last byte, also when nobody asks for more.
+    fn close_at_end(&mut self) {
+        if self.inner.is_end_stream() {
+            self.close(true);
+        }
+    }
+
+    fn close(&mut self, is_complete: bool) {
+        if let Some(watch) = self.watch.take() {
+            watch.close(is_complete);
+        }
+    }
+}
+
+impl Body for Tap {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(watch)) = (frame.data_ref(), &mut self.watch) {
+                    watch.reading.pass(data);
+                }
+                self.close_at_end();
+            }
+            Some(Err(_)) => self.close(false),
+            None => self.close(true),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.close(false);
+    }
+}
+
+/// What is known of a call when its answer is over, and what the provider had counted of one that it
+/// refused or that broke off.
+fn concluded(status: u16, read: Read) -> (Report, Option<Usage>) {
+    let Read { ended, usage, blocked, images, refusal, .. } = read;
+    let (outcome, counted) = match (ended, refusal) {
+        (_, Some(refusal)) => (Outcome::Refused(refusal), usage),
+        (Ended::Complete, None) => {
+            (Outcome::Answered { body: Bytes::new(), usage, blocked, images }, None)
+        }
+        (Ended::Broken { reason }, None) => (Outcome::Unknown { reason }, usage),
+        (Ended::Failed, None) => {
+            (Outcome::Unknown { reason: "an error that is no document".to_owned() }, usage)
+        }
+    };
+    let report = Report {
+        status: Some(status),
+        date_header: read.date_header,
+        service_tier: read.service_tier,
+        request_id: read.request_id,
+        body_sent: true,
+        ..Report::of(outcome)
+    };
+    (report, counted)
+}
+
+impl Report {
+    /// With nothing but its end.
+    pub(super) fn of(outcome: Outcome) -> Self {
+        Self { outcome, ..Self::not_sent(NotSentKind::Other, String::new()) }
+    }
+}

@@ -1,6 +1,7 @@
 //! Awkward answers, as their bytes came over the wire (`awkward/NAME.http`), each with what a client
 //! must get of it and what the ledger must know (`awkward/NAME.json`).
 
+mod passing;
 mod reading;
 mod wire;
 

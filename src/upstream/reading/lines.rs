@@ -82,10 +82,13 @@ impl Lines {
     pub(super) fn end(&mut self) -> Shape {
         match self.at {
             At::Bare => self.shape.strays += 1,
+            At::Field => {
+                self.begin_value();
+                self.end_event();
+            }
             At::Top(_)
             | At::Line
             | At::Indent
-            | At::Field
             | At::Colon
             | At::Data
             | At::Ignored

@@ -73,7 +73,7 @@ fn errors_of_openai_and_of_interactions() {
             Speech::Interactions,
             r#"{"event_type":"error","error":{"code":"quota_exceeded","message":"the day is over"}}"#,
             429,
-            RefusalClass::Throttled(ThrottleKind::Unexplained),
+            RefusalClass::Throttled(ThrottleKind::PerDay),
         ),
         (
             Speech::Interactions,

@@ -18,6 +18,8 @@ pub(super) struct Tap {
     watch: Option<Watch>,
     /// Bytes that are still to come, where the answer says how many.
     left: Option<u64>,
+    /// How it broke off, as long as the client is not told.
+    broken: Option<reqwest::Error>,
 }
 
 /// What is to be told of an answer when it is over.
@@ -43,7 +45,7 @@ impl Watch {
 impl Tap {
     pub(super) fn new(inner: reqwest::Body, watch: Watch) -> Self {
         let left = inner.size_hint().exact();
-        let mut tap = Self { inner, watch: Some(watch), left };
+        let mut tap = Self { inner, watch: Some(watch), left, broken: None };
         tap.close_at_end();
         tap
     }
@@ -71,6 +73,9 @@ impl Body for Tap {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         match &frame {
             Some(Ok(frame)) => match frame.data_ref() {
@@ -87,6 +92,13 @@ impl Body for Tap {
             },
             Some(Err(_)) => self.close(false),
             None => self.close(true),
+        }
+        if let Some(Err(error)) = frame {
+            // The server drops what it has not yet given away when it hears of an error; a pause
+            // lets the client have all that came.
+            self.broken = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(frame)
     }

@@ -186,6 +186,44 @@ pub(crate) const DRAIN_MS: u64 = 25_000;
 /// How long the API's open requests may go on after that, in milliseconds.
 pub(crate) const API_DRAIN_MS: u64 = 3_000;
 
+/// Connections of one listener, if so many files may be open; more wait in the kernel's backlog. A
+/// held request has one, and takes some tens of KiB.
+pub(crate) const CONNECTIONS_MAX: usize = 4_096;
+
+/// Open files that are asked of the kernel, if it allows so many: the usual 1024 are too few for a
+/// thousand held requests, with two connections each.
+pub(crate) const FILES_WANTED: u64 = 65_536;
+
+/// How long nothing is accepted after the process ran out of files, in milliseconds.
+pub(crate) const ACCEPT_PAUSE_MS: u64 = 1_000;
+
+/// How often it is told that a listener has no connection left, in milliseconds.
+pub(crate) const FULL_TOLD_MS: u64 = 60_000;
+
+/// How long a TLS handshake may take, in milliseconds: a slow one over a bad line takes two.
+pub(crate) const HANDSHAKE_MS: u64 = 10_000;
+
+/// How long a new connection may be without a whole head of a request, in milliseconds.
+pub(crate) const FIRST_REQUEST_MS: u64 = 20_000;
+
+/// How long a connection is kept for the next request, its head included, in milliseconds: longer
+/// than clients keep theirs, who would else send into a connection that is being closed.
+pub(crate) const IDLE_MS: u64 = 120_000;
+
+/// How often an HTTP/2 client must answer a ping, in milliseconds.
+pub(crate) const PING_MS: u64 = 30_000;
+
+/// Requests at once on one connection of HTTP/2.
+pub(crate) const STREAMS_MAX: u32 = 256;
+
+/// Bytes of a request's line and headers: twice what the provider takes. No more of a body is read
+/// ahead either.
+pub(crate) const HEAD_MAX_BYTES: usize = 64 << 10;
+pub(crate) const HEAD_MAX_BYTES_H2: u32 = 64 << 10;
+
+/// How often the certificate of TLS is renewed, or read anew, in milliseconds.
+pub(crate) const TLS_RENEWAL_MS: u64 = 6 * 3_600_000;
+
 /// Bytes of a request to the daemon's own API: it takes no documents.
 pub(crate) const API_BODY_MAX_BYTES: usize = 64 << 10;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Api, BindError, Doors, Listener};
+use crate::api::{self, Api, BindError, Doors, Listener, TlsError};
 use crate::caps;
 use crate::clock;
 use crate::config::{Config, ImportError, Project};
@@ -62,6 +62,7 @@ impl DaemonError {
             self,
             Self::NoKey(_)
                 | Self::Keys(ImportError::File { .. })
+                | Self::Bind(BindError::Tls { source: TlsError::Unusable { .. }, .. })
                 | Self::Start(StartError::Day { .. })
         )
     }
@@ -71,6 +72,7 @@ impl DaemonError {
 #[derive(Debug)]
 pub struct Daemon {
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     scanned: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     engine: JoinHandle<()>,
@@ -93,7 +95,7 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let client = Client::new()?;
     // First the lock: a second daemon is told of the first, not of an address in use.
     let store = open_store(&config.server.state_dir).await?;
-    let listeners = api::bind(&config.server.listen).await?;
+    let listeners = api::bind(&config.server).await?;
     let spool = Arc::new(Spool::open(&config.server.spool_dir)?);
     let sets = store.reader().set_limits().await?;
     let config = config.with_set_limits(sets.iter().map(SetLimit::parts));
@@ -130,7 +132,9 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let proxy = Proxy::new(desk.clone(), endpoints, events.clone())?;
     let intake = Intake::new(shell, routes, desk.clone(), scanned);
     let (submissions, submitted) = mpsc::channel(caps::SUBMISSIONS_MAX);
-    let addresses = listeners.iter().filter_map(Listener::tcp_addr).collect();
+    let (tls, plain): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| listener.is_tls());
+    let addresses = |of: Vec<&Listener>| of.into_iter().filter_map(Listener::tcp_addr).collect();
+    let (addresses, tls_addresses) = (addresses(plain), addresses(tls));
     let look = board.clone().keep(queries.clone(), store.clone(), stopped.clone());
     let summary = board.summary();
     let doors = Doors { queries, events, submissions };
@@ -139,7 +143,16 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
     }
-    Ok(Daemon { addresses, scanned: scanned_seen, stop, engine, others, desk, summary })
+    Ok(Daemon {
+        addresses,
+        tls_addresses,
+        scanned: scanned_seen,
+        stop,
+        engine,
+        others,
+        desk,
+        summary,
+    })
 }
 
 async fn open_store(state_dir: &Path) -> Result<Store, DaemonError> {
@@ -148,10 +161,16 @@ async fn open_store(state_dir: &Path) -> Result<Store, DaemonError> {
 }
 
 impl Daemon {
-    /// The TCP addresses it listens on.
+    /// The TCP addresses it listens on without TLS.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The TCP addresses it speaks TLS on.
+    #[must_use]
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// Where limits and keys are changed.
@@ -176,10 +195,14 @@ impl Daemon {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.engine.await;
+        let cut: Vec<_> = self.others.iter().map(JoinHandle::abort_handle).collect();
         let others = futures_util::future::join_all(self.others);
         let patience = Duration::from_millis(caps::API_DRAIN_MS);
         if tokio::time::timeout(patience, others).await.is_err() {
             tracing::warn!("somebody still reads from the API: the connection is cut");
+            for task in &cut {
+                task.abort();
+            }
         }
     }
 }

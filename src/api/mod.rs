@@ -1,8 +1,10 @@
 //! The daemon's own HTTP API: what the CLI and other programs ask it.
 //!
 //! `guard` decides who may ask, `routes` answers, with `limits` and `control` for what is changed
-//! and `submit` for what is sent, `listen` binds and serves.
+//! and `submit` for what is sent, `listen` binds and accepts, `connection` speaks HTTP, `tls` has
+//! the certificates.
 
+mod connection;
 mod control;
 mod guard;
 mod keys;
@@ -12,6 +14,7 @@ mod plan;
 mod problem;
 mod routes;
 mod submit;
+mod tls;
 mod why;
 
 use std::sync::Arc;
@@ -19,12 +22,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use control::{HoldBody, PriorityBody};
+pub(crate) use guard::LEG;
 pub(crate) use keys::{ImportParams, SwitchKeyBody};
 pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 pub(crate) use submit::options_of;
 
 pub use listen::{BindError, Listener, bind, serve};
+pub use tls::TlsError;
+pub(crate) use tls::check as check_tls;
 
 use crate::engine::Event;
 use crate::engine::desk::Desk;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 
 use super::Api;
+use super::connection::OverTls;
 use super::problem::Problem;
 use super::submit::Peer;
 use super::{control, keys, limits, plan, submit, why};
@@ -82,7 +83,8 @@ async fn nothing_here(State(api): State<Api>, request: Request) -> Response {
         return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
     };
     let peer = request.extensions().get::<ConnectInfo<Peer>>().and_then(|peer| peer.0.name());
-    api.inner.proxy.serve(target, request, peer, false).await
+    let is_secure = request.extensions().get::<OverTls>().is_some_and(|it| it.0);
+    api.inner.proxy.serve(target, request, peer, is_secure).await
 }
 
 async fn wrong_method() -> Problem {

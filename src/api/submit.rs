@@ -5,17 +5,14 @@ use std::net::IpAddr;
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::connect_info::Connected;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::serve::IncomingStream;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde_json::Value;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Api;
@@ -40,18 +37,6 @@ pub(super) enum Peer {
     Address(IpAddr),
     /// Not to be told; counts as the daemon's own user.
     Unknown,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        stream.io().peer_cred().map_or(Self::Unknown, |peer| Self::User(peer.uid()))
-    }
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self::Address(stream.remote_addr().ip())
-    }
 }
 
 impl Peer {

@@ -1,6 +1,7 @@
 //! `tidegate check-config`.
 
 use super::{EX_CONFIG, Failure, Global, no_overrides, print};
+use crate::api::check_tls;
 use crate::config::{Env, Project};
 use crate::engine::start;
 
@@ -9,6 +10,7 @@ pub(super) fn run(global: &Global, env: &Env) -> Result<u8, Failure> {
     for project in &config.projects {
         start::quota_day(project).map_err(|error| Failure::of(EX_CONFIG)(&error))?;
     }
+    check_tls(&config.server).map_err(|error| Failure::of(EX_CONFIG)(&error))?;
     // Who may not read them is told so, and shown the rest.
     let (config, unread) = match config.clone().with_imported_keys() {
         Ok(config) => (config, None),

@@ -55,6 +55,9 @@ pub(super) async fn run(global: &Global, args: Args, env: &Env) -> Result<u8, Fa
     for address in daemon.addresses() {
         tracing::info!(%address, "listening on http://{address}");
     }
+    for address in daemon.tls_addresses() {
+        tracing::info!(%address, "listening on https://{address}");
+    }
     tracing::info!(spool.dir = %spool_dir, "ready: drop job files into {spool_dir}/incoming");
     notify(&[NotifyState::Ready, NotifyState::Status("ready")]);
     tokio::select! {

@@ -2,6 +2,7 @@
 
 mod pools;
 mod project;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,10 +84,6 @@ pub(super) fn setting_of(
 }
 
 fn server(document: Document<'_>, env: &Env, raw: RawServer) -> Result<Server, ConfigError> {
-    if let Some(tls) = raw.tls {
-        let what = "server.tls: TLS is not supported yet";
-        return Err(document.refuse(tls.span(), what, "remove it and put a proxy in front"));
-    }
     let mut listen: Vec<Listen> = Vec::new();
     for entry in raw.listen.iter().flat_map(Spanned::get_ref) {
         let address = parse_listen(document, entry)?;
@@ -120,7 +117,11 @@ fn server(document: Document<'_>, env: &Env, raw: RawServer) -> Result<Server, C
         }
         None => None,
     };
-    Ok(Server { listen, state_dir, spool_dir, auth })
+    let tls = match &raw.tls {
+        Some(tls) => Some(tls::read(document, tls, &listen, auth.is_some())?),
+        None => None,
+    };
+    Ok(Server { listen, tls, state_dir, spool_dir, auth })
 }
 
 fn parse_listen(document: Document<'_>, entry: &Text) -> Result<Listen, ConfigError> {

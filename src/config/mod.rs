@@ -37,7 +37,7 @@ pub use limits::{
     ALL_MODELS, Dimension, ModelLimits, Setting, SettingError, UnknownDimension, dollars,
 };
 pub use preset::{Preset, PresetModel, preset, presets};
-pub use server::{Auth, Listen, ListenError, Overrides, Server};
+pub use server::{Auth, Listen, ListenError, Overrides, OwnCertificate, Server, Tls};
 
 use error::Document;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Error, IgnoredAny, Visitor};
+use serde::de::{Error, Visitor};
 use toml::Spanned;
 
 pub(super) type Text = Spanned<String>;
@@ -44,7 +44,17 @@ pub(super) struct RawServer {
     pub(super) state_dir: Option<Text>,
     pub(super) spool_dir: Option<Text>,
     pub(super) auth: Option<RawAuth>,
-    pub(super) tls: Option<Spanned<IgnoredAny>>,
+    pub(super) tls: Option<RawTls>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table `{ listen = \"127.0.0.1:8431\" }`")]
+pub(super) struct RawTls {
+    pub(super) listen: Text,
+    pub(super) cert_file: Option<Text>,
+    pub(super) key_file: Option<Text>,
+    #[serde(default)]
+    pub(super) names: Vec<Text>,
 }
 
 #[derive(Deserialize)]

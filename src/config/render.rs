@@ -1,11 +1,12 @@
 //! The effective configuration as TOML, for people and for comparing.
 
 use std::fmt::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{
     BodyRetention, Config, Key, KeyOrigin, ModelLimits, ModelRule, Origin, Project, Reserve,
-    UnknownModels,
+    Server, Tls, UnknownModels,
 };
 use crate::gate::limits::{Allowance, Limit, Scope, Window};
 use crate::gate::units::Metric;
@@ -41,6 +42,9 @@ fn render(out: &mut String, config: &Config) -> fmt::Result {
         let file = quote(&auth.token_file.to_string_lossy());
         writeln!(out, "auth = {{ token_file = {file} }} # token: {MASK}")?;
     }
+    if let Some(tls) = &server.tls {
+        render_tls(out, server, tls)?;
+    }
     writeln!(out, "\n[defaults]")?;
     match &config.defaults.pool {
         Some(pool) => writeln!(out, "pool = {}", quote(pool))?,
@@ -64,6 +68,25 @@ fn render(out: &mut String, config: &Config) -> fmt::Result {
         BodyRetention::InFlight => "0".to_owned(),
     };
     writeln!(out, "bodies = {}", quote(&bodies))
+}
+
+fn render_tls(out: &mut String, server: &Server, tls: &Tls) -> fmt::Result {
+    write!(out, "tls = {{ listen = {}", quote(&tls.listen.to_string()))?;
+    if let Some(own) = &tls.own {
+        let file = |path: &Path| quote(&path.to_string_lossy());
+        write!(out, ", cert_file = {}", file(&own.cert_file))?;
+        write!(out, ", key_file = {}", file(&own.key_file))?;
+    }
+    if !tls.names.is_empty() {
+        let names: Vec<String> = tls.names.iter().map(|name| quote(name)).collect();
+        write!(out, ", names = [{}]", names.join(", "))?;
+    }
+    write!(out, " }}")?;
+    if tls.own.is_none() {
+        let ca = server.ca_file().display().to_string();
+        write!(out, " # clients trust {}", comment(&ca))?;
+    }
+    writeln!(out)
 }
 
 fn render_pools(out: &mut String, config: &Config) -> fmt::Result {

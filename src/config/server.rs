@@ -8,6 +8,7 @@ use std::str::FromStr;
 use axum::http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{Config, ConfigError};
@@ -20,12 +21,49 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub struct Server {
     /// At least one, all different; TCP ones are loopback addresses.
     pub listen: Vec<Listen>,
+    /// Where TLS is spoken, if anywhere.
+    pub tls: Option<Tls>,
     /// The ledger and the queue; absolute.
     pub state_dir: PathBuf,
     /// The spool; absolute.
     pub spool_dir: PathBuf,
     /// What clients must show, if anything.
     pub auth: Option<Auth>,
+}
+
+impl Server {
+    /// Where the daemon's own CA keeps its certificate and its key.
+    #[must_use]
+    pub fn ca_dir(&self) -> PathBuf {
+        self.state_dir.join("tls")
+    }
+
+    /// What clients are to trust, where the certificate is not the operator's.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.ca_dir().join("ca.pem")
+    }
+}
+
+/// Where TLS is spoken, and what with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Beyond loopback only with `server.auth`.
+    pub listen: SocketAddr,
+    /// The certificate of the operator; unset: one of the daemon's own CA in the state directory.
+    pub own: Option<OwnCertificate>,
+    /// What clients may call the daemon besides its loopback names: DNS names in lower case, and
+    /// addresses.
+    pub names: Vec<String>,
+}
+
+/// A certificate that somebody else keeps; PEM files, absolute paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The certificate, then those that lead to the root.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
 }
 
 /// What clients must show.
@@ -47,10 +85,12 @@ impl PartialEq for Auth {
 impl Eq for Auth {}
 
 impl Auth {
-    /// Whether `given` is the token. Hashes are compared, so the time taken says nothing of it.
+    /// Whether `given` is the token. Hashes are compared in full, so the time taken says
+    /// nothing of it, nor of its length.
     #[must_use]
-    pub fn admits(&self, given: &str) -> bool {
-        Sha256::digest(given) == Sha256::digest(self.token.expose_secret())
+    pub fn admits(&self, given: impl AsRef<[u8]>) -> bool {
+        let token = Sha256::digest(self.token.expose_secret());
+        Sha256::digest(given).ct_eq(&token).into()
     }
 
     /// What a client of the daemon sends as `Authorization`; marked as sensitive.
@@ -100,13 +140,14 @@ pub struct Overrides {
 }
 
 impl Listen {
-    /// Why this address may not be listened on, if so: there is no TLS, so nothing may be offered
-    /// beyond this machine.
+    /// Why this address may not be listened on, if so: here nothing is encrypted.
     pub(super) fn refusal(&self) -> Option<(String, &'static str)> {
         match self {
             Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some((
-                format!("`{address}` is not a loopback address, and TLS is not supported yet"),
-                "listen on 127.0.0.1, [::1] or `unix:/path`, behind a proxy that does TLS",
+                format!(
+                    "`{address}` is not a loopback address, and plain HTTP stays on the machine"
+                ),
+                "to be reached from others, set server.auth, and server.tls with this address",
             )),
             Self::Tcp(_) | Self::Unix(_) => None,
         }

@@ -106,13 +106,6 @@ impl Proxy {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Whether an address was given out by this daemon as the second leg of an upload: such a
-    /// request needs no other credential.
-    pub(crate) fn admits_leg(&self, uri: &axum::http::Uri) -> bool {
-        let Some(both) = uri.path_and_query() else { return false };
-        self.inner.seal.admits(upload::own_path(both), both.query())
-    }
-
     /// Serves one call. Dropping the future gives its place up.
     pub(crate) async fn serve(
         &self,
@@ -141,6 +134,11 @@ impl Proxy {
     ) -> Result<Response<Body>, Refused> {
         let config = self.inner.desk.config();
         let (head, body) = request.into_parts();
+        // The guard lets such a request in without a token.
+        if upload::is_leg(&head.uri) && !self.inner.seal.admits(&head.uri) {
+            let message = "this address was not given out here, or before a restart: begin anew";
+            return Err(Refused::new(StatusCode::UNAUTHORIZED, message));
+        }
         let client = client(target, &head.headers, &config, peer, is_secure)?;
         if client.target.kind == Kind::Live {
             let message = "Live sessions do not pass through this daemon: connect to the provider";

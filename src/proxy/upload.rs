@@ -1,14 +1,13 @@
 //! The second leg of an upload, which clients send without any credential to the address that the
 //! answer of the first one names: it must lead here, and show that it came from here.
 
-use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use sha2::{Digest, Sha256};
 
 use super::target::decoded;
 
 /// The parameter that shows that an address was given out here.
-pub(super) const LEG: &str = "tidegate_leg";
+pub(super) use crate::api::LEG;
 
 /// Where an upload goes on.
 const UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
@@ -38,8 +37,7 @@ impl Seal {
         };
         let Ok(url) = reqwest::Url::parse(given) else { return };
         let query = url.query().unwrap_or_default();
-        let path = url.path();
-        let path = path.find("/upload/").map_or(path, |at| &path[at..]);
+        let path = own_path(url.path());
         let mark = self.mark(path, query);
         let and = if query.is_empty() { "" } else { "&" };
         let address = format!("{own}{prefix}{path}?{query}{and}{LEG}={mark}");
@@ -49,12 +47,12 @@ impl Seal {
     }
 
     /// Whether an address was given out here.
-    pub(super) fn admits(&self, path: &str, query: Option<&str>) -> bool {
-        let Some(query) = query else { return false };
+    pub(super) fn admits(&self, uri: &Uri) -> bool {
+        let Some(query) = uri.query() else { return false };
         let Some((rest, mark)) = query.rsplit_once(&format!("{LEG}=")) else { return false };
         let rest = rest.strip_suffix('&').unwrap_or(rest);
         // Hashes are compared, so the time taken says nothing of them.
-        Sha256::digest(self.mark(path, rest)) == Sha256::digest(decoded(mark))
+        Sha256::digest(self.mark(own_path(uri.path()), rest)) == Sha256::digest(decoded(mark))
     }
 
     fn mark(&self, path: &str, query: &str) -> String {
@@ -65,9 +63,14 @@ impl Seal {
     }
 }
 
-/// The path of a request without the prefixes that this daemon reads.
-pub(super) fn own_path(uri: &PathAndQuery) -> &str {
-    let path = uri.path();
+/// Whether an address says of itself that it was given out here.
+pub(super) fn is_leg(uri: &Uri) -> bool {
+    let names = uri.query().unwrap_or_default().split('&');
+    names.into_iter().any(|pair| pair.split('=').next() == Some(LEG))
+}
+
+/// A path without the prefixes that this daemon reads.
+fn own_path(path: &str) -> &str {
     path.find("/upload/").map_or(path, |at| &path[at..])
 }
 
@@ -86,15 +89,14 @@ mod tests {
         seal.rewrite(&mut headers, "http://127.0.0.1:8430", "/p/demo");
         let here = headers[UPLOAD_URL].to_str().unwrap().to_owned();
         assert!(here.starts_with("http://127.0.0.1:8430/p/demo/upload/v1beta/files?upload_id=a-b"));
-        let uri: axum::http::Uri = here.parse().unwrap();
-        let both = uri.path_and_query().unwrap();
-        assert!(seal.admits(own_path(both), both.query()));
-        let other = here.replace("a-b", "a-c");
-        let uri: axum::http::Uri = other.parse().unwrap();
-        let both = uri.path_and_query().unwrap();
-        assert!(!seal.admits(own_path(both), both.query()));
-        assert!(!Seal::new().admits(own_path(both), both.query()));
-        assert!(!seal.admits("/upload/v1beta/files", Some("upload_id=a-b")));
-        assert!(!seal.admits("/upload/v1beta/files", None));
+        assert!(seal.admits(&here.parse().unwrap()));
+        let other: Uri = here.replace("a-b", "a-c").parse().unwrap();
+        assert!(!seal.admits(&other));
+        assert!(!Seal::new().admits(&here.parse().unwrap()));
+        for made_up in ["/upload/v1beta/files?upload_id=a-b", "/upload/v1beta/files"] {
+            let uri: Uri = made_up.parse().unwrap();
+            assert!(!seal.admits(&uri) && !is_leg(&uri), "{made_up}");
+        }
+        assert!(is_leg(&other));
     }
 }

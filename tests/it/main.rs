@@ -17,6 +17,7 @@ mod dialects;
 mod disk_full;
 mod estimates;
 mod faults;
+mod front;
 mod harness;
 mod images;
 mod keys;

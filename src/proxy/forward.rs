@@ -2,6 +2,8 @@
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -144,18 +146,38 @@ impl Proxy {
         if !(is_throttle && is_held) {
             return Tried::Answered(response.map(|()| Body::new(Tap::new(body, watch))));
         }
-        // A refusal is small: it is read to its end, so that the gate knows of it before the call
-        // asks again.
-        let limited = http_body_util::Limited::new(Tap::new(body, watch), caps::REFUSAL_HELD_BYTES);
-        match limited.collect().await {
-            Ok(body) => Tried::Throttled(response.map(|()| Body::from(body.to_bytes()))),
-            Err(_) => {
-                let message = "the provider's refusal broke off";
-                let status = StatusCode::BAD_GATEWAY;
-                Tried::Answered(Refused::new(status, message).answer(client.target.dialect))
+        match held(Tap::new(body, watch)).await {
+            (body, true) => Tried::Throttled(response.map(|()| body)),
+            (body, false) => Tried::Answered(response.map(|()| body)),
+        }
+    }
+}
+
+/// A refusal, and whether it is over. It is small, and read to its end so that the gate knows of it
+/// before the call asks again. One that breaks off does so for the client as well.
+async fn held(mut tap: Tap) -> (Body, bool) {
+    let mut bytes = Vec::new();
+    while bytes.len() <= caps::REFUSAL_HELD_BYTES {
+        match tap.frame().await {
+            None => return (Body::from(bytes), true),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    bytes.extend_from_slice(data);
+                }
+            }
+            Some(Err(error)) => {
+                let came = stream::iter([Ok(Bytes::from(bytes))]);
+                let end = async {
+                    // The server gives away what it has only while there is no error.
+                    tokio::task::yield_now().await;
+                    Err(axum::Error::new(error))
+                };
+                return (Body::from_stream(came.chain(stream::once(end))), true);
             }
         }
     }
+    let came = stream::iter([Ok(Bytes::from(bytes))]);
+    (Body::from_stream(came.chain(Body::new(tap).into_data_stream())), false)
 }
 
 /// No answer came.

@@ -16,6 +16,10 @@ use crate::upstream::{Outcome, Report, Usage};
 pub(super) struct Tap {
     inner: reqwest::Body,
     watch: Option<Watch>,
+    /// Bytes that are still to come, where the answer says how many.
+    left: Option<u64>,
+    /// How it broke off, as long as the client is not told.
+    broken: Option<reqwest::Error>,
 }
 
 /// What is to be told of an answer when it is over.
@@ -40,14 +44,16 @@ impl Watch {
 
 impl Tap {
     pub(super) fn new(inner: reqwest::Body, watch: Watch) -> Self {
-        let mut tap = Self { inner, watch: Some(watch) };
+        let left = inner.size_hint().exact();
+        let mut tap = Self { inner, watch: Some(watch), left, broken: None };
         tap.close_at_end();
         tap
     }
 
-    /// An answer is over with its last byte, also when nobody asks for more.
+    /// An answer is over with its last byte, also when nobody asks for more: a server that has
+    /// sent as many as it announced does not.
     fn close_at_end(&mut self) {
-        if self.inner.is_end_stream() {
+        if self.inner.is_end_stream() || self.left == Some(0) {
             self.close(true);
         }
     }
@@ -67,16 +73,32 @@ impl Body for Tap {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, reqwest::Error>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(data), Some(watch)) = (frame.data_ref(), &mut self.watch) {
-                    watch.reading.pass(data);
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) => {
+                    let passed = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                    self.left = self.left.map(|left| left.saturating_sub(passed));
+                    if let Some(watch) = &mut self.watch {
+                        watch.reading.pass(data);
+                    }
+                    self.close_at_end();
                 }
-                self.close_at_end();
-            }
+                // Nothing comes behind trailers.
+                None => self.close(true),
+            },
             Some(Err(_)) => self.close(false),
             None => self.close(true),
+        }
+        if let Some(Err(error)) = frame {
+            // The server drops what it has not yet given away when it hears of an error; a pause
+            // lets the client have all that came.
+            self.broken = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(frame)
     }

@@ -234,3 +234,6 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

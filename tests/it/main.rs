@@ -6,6 +6,7 @@
 //! again for what must come, within bounds.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod awkward;
 mod bad_files;
 mod batches;
 mod controls;

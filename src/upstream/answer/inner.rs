@@ -1,7 +1,7 @@
 //! Answers of Gemini's `interactions` and OpenAI's `responses`: a document that an event stream
 //! carries whole, inside its events.
 
-use super::openai::{count, detail, error_status};
+use super::openai::{count, detail, error_status, word_status};
 use super::{COUNT_MAX, Object, USAGE_RAW_BYTES_MAX, piece};
 use crate::upstream::Usage;
 
@@ -23,20 +23,18 @@ pub(in crate::upstream) struct Turn {
 /// Reads a document, or an event with the document as its member `name`.
 pub(in crate::upstream) fn read(object: &Object<'_>, name: &str) -> Turn {
     let carried: Option<Object<'_>> = piece(object, name);
-    let inner = carried.as_ref().unwrap_or(object);
-    let is_event = object.contains_key("event_type") || carried.is_some();
-    let id = if is_event && carried.is_none() { None } else { piece(inner, "id") };
-    // `{"type":"error","code":…,"message":…}`: an error that is an event itself.
-    let is_error = ["type", "event_type"]
-        .into_iter()
-        .any(|name| piece::<String>(object, name).is_some_and(|kind| kind == "error"));
-    let error = error_status(object).or_else(|| error_status(inner));
+    let kind = ["event_type", "type"].into_iter().find_map(|name| piece::<String>(object, name));
+    let kind = kind.as_deref().unwrap_or_default();
+    // Parts of an answer have states and names of their own.
+    let is_whole = kind.is_empty() || kind.starts_with("interaction.");
+    let inner = carried.as_ref().or(Some(object).filter(|_| is_whole));
+    let error = error_status(object).or_else(|| error_status(inner?));
     Turn {
-        usage: usage(inner).or_else(|| usage(object)),
-        status: piece(inner, "status").or_else(|| piece(object, "status")),
-        error: error.or(is_error.then_some(500)),
-        id,
-        model: piece(inner, "model"),
+        usage: inner.and_then(usage).or_else(|| usage(object)),
+        status: inner.and_then(|inner| piece(inner, "status")),
+        error: error.or_else(|| (kind == "error").then(|| word_status(object))),
+        id: inner.and_then(|inner| piece(inner, "id")),
+        model: inner.and_then(|inner| piece(inner, "model")),
     }
 }
 

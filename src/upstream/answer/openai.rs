@@ -134,11 +134,16 @@ pub(in crate::upstream) fn error_status(object: &Object<'_>) -> Option<u16> {
         return None;
     }
     let error: Object<'_> = serde_json::from_str(raw).unwrap_or_default();
-    let word = |name| piece::<String>(&error, name).unwrap_or_default();
+    Some(word_status(&error))
+}
+
+/// The same of the members of an error.
+pub(super) fn word_status(error: &Object<'_>) -> u16 {
+    let word = |name| piece::<String>(error, name).unwrap_or_default();
     let (code, kind) = (word("code"), word("type"));
-    let stated = piece(&error, "code").or_else(|| code.parse().ok());
+    let stated = piece(error, "code").or_else(|| code.parse().ok());
     if let Some(status) = stated.filter(|status| (400..600).contains(status)) {
-        return Some(status);
+        return status;
     }
     let status = [code.as_str(), kind.as_str()].into_iter().find_map(|word| match word {
         "invalid_api_key" | "authentication_error" | "authentication" => Some(401),
@@ -151,7 +156,7 @@ pub(in crate::upstream) fn error_status(object: &Object<'_>) -> Option<u16> {
         "context_length_exceeded" | "invalid_request_error" | "invalid_request" => Some(400),
         _ => None,
     });
-    Some(status.unwrap_or(500))
+    status.unwrap_or(500)
 }
 
 #[cfg(test)]

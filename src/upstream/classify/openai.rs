@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{QuotaSubject, QuotaViolation, QuotaWindow, RefusalClass, throttle, word};
+use super::{
+    QuotaSubject, QuotaViolation, QuotaWindow, RefusalClass, ThrottleKind, throttle, word,
+};
 
 /// What an error document of OpenAI says besides its message.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +45,20 @@ impl<'a> Words<'a> {
             408 | 409 | 499 | 500..=599 => RefusalClass::Server,
             // Larger than the whole limit: no wait makes it fit.
             429 if message.starts_with("Request too large") => RefusalClass::BadRequest,
-            429 => RefusalClass::Throttled(throttle(quota)),
+            429 => RefusalClass::Throttled(self.interactions_quota().unwrap_or(throttle(quota))),
             400 | 411 | 413 | 414 | 415 | 422 | 431 => RefusalClass::BadRequest,
             _ => RefusalClass::Other,
+        }
+    }
+}
+
+impl Words<'_> {
+    /// Gemini's interactions have OpenAI's form without a type, and a code for each window.
+    fn interactions_quota(self) -> Option<ThrottleKind> {
+        match self.code {
+            "quota_exceeded" if self.kind.is_empty() => Some(ThrottleKind::PerDay),
+            "rate_limit_exceeded" if self.kind.is_empty() => Some(ThrottleKind::PerMinute),
+            _ => None,
         }
     }
 }

@@ -178,7 +178,7 @@ impl Condenser {
             return Step::More;
         }
         match (self.at, byte) {
-            (At::Start, b'{') | (At::Element { .. }, b'{') => {
+            (At::Start | At::Element { .. }, b'{') => {
                 self.copy.clear();
                 self.open(b'{', Inside::Members(DOCUMENT));
             }
@@ -351,8 +351,8 @@ impl Condenser {
     }
 
     fn scalar(&mut self, bytes: &[u8], from: Option<usize>) -> usize {
-        let ends = |byte: &u8| !matches!(byte, b'+' | b'-' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
-        let end = bytes.iter().position(ends);
+        let is_of_it = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let end = bytes.iter().position(|byte| !is_of_it(byte));
         let used = end.unwrap_or(bytes.len());
         let from = self.keep(from, &bytes[..used]);
         self.at = if end.is_some() { At::Comma } else { At::Scalar { from } };
@@ -413,3 +413,6 @@ fn text_run(bytes: &[u8], escaped: bool) -> (usize, bool, bool) {
     }
     (bytes.len(), false, false)
 }
+
+#[cfg(test)]
+mod tests;

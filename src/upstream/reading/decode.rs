@@ -7,7 +7,7 @@ use zstd::stream::raw;
 use zstd::stream::zio::Writer;
 
 /// Four times the largest answer. A few KiB may stand for any amount, and all of it is work.
-const DECODED_BYTES_MAX: u64 = 256 << 20;
+const DECODED_BYTES_MAX: usize = 256 << 20;
 
 /// The largest window that HTTP allows (RFC 9659), which a decoder keeps: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -36,7 +36,8 @@ impl Fault {
 /// Decodes what is passed to it, piece by piece.
 pub(super) struct Decoder {
     coding: Coding,
-    decoded: u64,
+    /// How much more may come out.
+    pub(super) room_bytes: usize,
     fault: Option<Fault>,
 }
 
@@ -62,7 +63,7 @@ impl Decoder {
             _ => None,
         };
         let fault = coding.is_none().then_some(Fault::Unknown);
-        Self { coding: coding.unwrap_or(Coding::Plain), decoded: 0, fault }
+        Self { coding: coding.unwrap_or(Coding::Plain), room_bytes: DECODED_BYTES_MAX, fault }
     }
 
     /// Why the copy was not read to its end, if it was not.
@@ -74,14 +75,12 @@ impl Decoder {
         if self.fault.is_some() {
             return;
         }
-        let decoded = &mut self.decoded;
+        let room = &mut self.room_bytes;
         let mut bounded = |piece: &[u8]| {
-            *decoded = decoded.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
-            if *decoded > DECODED_BYTES_MAX {
-                return Err(Fault::TooLong);
-            }
-            sink(piece);
-            Ok(())
+            let fits = piece.len().min(*room);
+            sink(&piece[..fits]);
+            *room -= fits;
+            if fits < piece.len() { Err(Fault::TooLong) } else { Ok(()) }
         };
         let ended = match &mut self.coding {
             // As long as what came, which is bounded by its own way.
@@ -119,15 +118,30 @@ impl Decoder {
         }
         let ended = match &mut self.coding {
             Coding::Plain => return,
-            Coding::Gzip(gzip) => gzip.try_finish().map(|()| sink(gzip.get_ref())),
-            Coding::Zlib(zlib) => zlib.try_finish().map(|()| sink(zlib.get_ref())),
-            Coding::Bare(bare) => bare.try_finish().map(|()| sink(bare.get_ref())),
-            Coding::Zstandard(zstd) => zstd.finish().map(|()| sink(zstd.writer())),
+            Coding::Gzip(gzip) => finish(gzip.flush(), gzip.get_mut(), sink)
+                .and_then(|()| finish(gzip.try_finish(), gzip.get_mut(), sink)),
+            Coding::Zlib(zlib) => finish(zlib.flush(), zlib.get_mut(), sink)
+                .and_then(|()| finish(zlib.try_finish(), zlib.get_mut(), sink)),
+            Coding::Bare(bare) => finish(bare.flush(), bare.get_mut(), sink)
+                .and_then(|()| finish(bare.try_finish(), bare.get_mut(), sink)),
+            Coding::Zstandard(zstd) => finish(zstd.flush(), zstd.writer_mut(), sink)
+                .and_then(|()| finish(zstd.finish(), zstd.writer_mut(), sink)),
             Coding::Deflate(head) if head.is_empty() => Ok(()),
             Coding::Deflate(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         };
         self.fault = ended.is_err().then_some(Fault::Corrupt);
     }
+}
+
+/// What came out before `ended` counts, however that is.
+fn finish(
+    ended: io::Result<()>,
+    buffer: &mut Vec<u8>,
+    sink: &mut impl FnMut(&[u8]),
+) -> io::Result<()> {
+    sink(buffer);
+    buffer.clear();
+    ended
 }
 
 fn zstandard() -> io::Result<Coding> {
@@ -144,10 +158,15 @@ fn push<W: Write>(
     sink: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     while !bytes.is_empty() {
-        let used = decoder.write(bytes).map_err(|_| Fault::Corrupt)?;
+        let written = decoder.write(bytes);
+        if written.is_err() {
+            // What stands before the fault is still inside. That there is one is known.
+            let _ = decoder.flush();
+        }
         let buffer = buffer(decoder);
         sink(buffer)?;
         buffer.clear();
+        let used = written.map_err(|_| Fault::Corrupt)?;
         if used == 0 {
             return Err(Fault::Corrupt);
         }

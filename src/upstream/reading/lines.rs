@@ -1,8 +1,8 @@
 //! The documents in a body: one, a list of them, or those of server-sent events.
 //!
 //! One reader takes all forms, for a body is not always what its head says, and an event stream
-//! may end in a bare document: `{` or `[` at the start of a line begins one, in events too, where it
-//! is no field's name. Lines end in LF, CRLF or CR.
+//! may end in a bare document: `{` or `[` at the start of a line begins one, in events too, where
+//! it is no field's name. Lines end in LF, CRLF or CR.
 
 use memchr::memchr2;
 
@@ -22,8 +22,6 @@ pub(super) struct Shape {
     pub(super) bare: u64,
     /// Whether `[DONE]` came.
     pub(super) is_done: bool,
-    /// Whether a list of documents came to its end.
-    pub(super) is_list_ended: bool,
     /// Documents that broke off or were none, and lines that are neither an event's nor a
     /// document's.
     pub(super) strays: u64,
@@ -84,10 +82,13 @@ impl Lines {
     pub(super) fn end(&mut self) -> Shape {
         match self.at {
             At::Bare => self.shape.strays += 1,
+            At::Field => {
+                self.begin_value();
+                self.end_event();
+            }
             At::Top(_)
             | At::Line
             | At::Indent
-            | At::Field
             | At::Colon
             | At::Data
             | At::Ignored
@@ -118,7 +119,6 @@ impl Lines {
                 self.at = At::Line;
                 0
             }
-            At::Top(_) => self.stray(),
             At::Line | At::Indent => self.line_start(byte),
             At::Field => self.field(byte),
             At::Colon => {
@@ -132,7 +132,7 @@ impl Lines {
             }
             At::Ignored => memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len()),
             At::AfterBare if matches!(byte, b' ' | b'\t') => 1,
-            At::AfterBare => self.stray(),
+            At::Top(_) | At::AfterBare => self.stray(),
             At::Bare => unreachable!("taken above"),
         }
     }
@@ -186,7 +186,7 @@ impl Lines {
             }
         }
         // Clients read line by line: two lines that are a document each are two events.
-        if self.condenser.is_whole() || self.head == DONE {
+        if self.condenser.is_whole() || self.head.trim_ascii_end() == DONE {
             self.end_event();
         }
         if !self.condenser.is_at_start() {
@@ -244,7 +244,7 @@ impl Lines {
                 self.shape.bare += 1;
                 on_document(false, self.condenser.copy());
             }
-            Step::ListEnd => self.shape.is_list_ended = true,
+            Step::ListEnd => {}
             Step::Broken => {
                 self.shape.strays += 1;
                 self.condenser.reset();

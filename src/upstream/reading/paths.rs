@@ -27,6 +27,9 @@ pub(super) const DOCUMENT: &[(&str, Node)] = &[
     ("type", Node::Keep),
     ("event_type", Node::Keep),
     ("status", Node::Keep),
+    // Of an event that is an error itself.
+    ("code", Node::Keep),
+    ("message", Node::Keep),
     ("id", Node::Keep),
     ("responseId", Node::Keep),
     ("model", Node::Keep),

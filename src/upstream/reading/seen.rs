@@ -25,14 +25,28 @@ pub(super) struct Seen {
     broken: Option<String>,
     /// Why there is no proper text, as far as one document can say.
     blocked: Option<String>,
-    /// The first reason for which a part of the answer ended improperly.
-    bad_finish: Option<String>,
-    /// Whether a part has ended; whether one has properly.
-    is_finished: bool,
-    is_proper: bool,
-    /// Whether events of a completion came, and one with a choice.
-    has_chunk: bool,
-    has_choice: bool,
+    /// The first reason for which a part of the answer is no proper one.
+    trouble: Option<String>,
+    finish: Finish,
+    choices: Choices,
+}
+
+/// The best end that a part of the answer has come to.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Finish {
+    #[default]
+    None,
+    Improper,
+    Proper,
+}
+
+/// What the events of a completion brought.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Choices {
+    #[default]
+    Unsaid,
+    None,
+    Some,
 }
 
 impl Seen {
@@ -73,29 +87,28 @@ impl Seen {
 
     /// Why there is no proper text, over all documents. A part that ended properly is enough.
     pub(super) fn blocked(&self) -> Option<String> {
-        let finish = self.bad_finish.as_ref().filter(|_| !self.is_proper);
-        let no_choices = (self.has_chunk && !self.has_choice).then(|| "no_choices".to_owned());
-        self.blocked.as_ref().or(finish).cloned().or(no_choices)
+        let trouble = self.trouble.as_ref().filter(|_| self.finish != Finish::Proper);
+        let no_choices = (self.choices == Choices::None).then(|| "no_choices".to_owned());
+        self.blocked.as_ref().or(trouble).cloned().or(no_choices)
     }
 
     /// Why an answer of this form has not come to its proper end.
     pub(super) fn lack(&self, speech: Speech, shape: &Shape) -> Option<String> {
+        if self.broken.is_some() {
+            return self.broken.clone();
+        }
         let is_stream = shape.events > 0;
-        let is_finished = self.is_finished || self.blocked.is_some() || shape.is_done;
-        let lack = match speech {
-            Speech::Other => return None,
-            _ if shape.events + shape.bare == 0 => "the answer holds no document",
-            _ if self.broken.is_some() => return self.broken.clone(),
-            Speech::StreamGenerateContent if !is_finished => {
-                "the stream ended without a `finishReason`"
-            }
-            Speech::ChatCompletions | Speech::Interactions | Speech::Responses
-                if is_stream && !is_finished =>
-            {
-                "the stream ended before its last event"
-            }
-            _ if !is_stream && shape.strays > 0 => "the answer is not what its documents are alone",
-            _ => return None,
+        let is_finished = self.finish != Finish::None || self.blocked.is_some() || shape.is_done;
+        let lack = if !is_stream && shape.bare == 0 {
+            "the answer holds no document"
+        } else if speech == Speech::StreamGenerateContent && !is_finished {
+            "the stream ended without a `finishReason`"
+        } else if is_stream && ends_itself(speech) && !is_finished {
+            "the stream ended before its last event"
+        } else if !is_stream && shape.strays > 0 {
+            "the answer is not a JSON document alone"
+        } else {
+            return None;
         };
         Some(lack.to_owned())
     }
@@ -151,19 +164,21 @@ impl Seen {
     fn completion_chunk(&mut self, object: &Object<'_>) -> Option<u16> {
         self.usage = openai::usage(object).or(self.usage.take());
         let choices = openai::choices(object);
-        self.has_chunk |= object.contains_key("choices");
-        self.has_choice |= !choices.is_empty();
+        let some = match (object.contains_key("choices"), choices.is_empty()) {
+            (false, _) => Choices::Unsaid,
+            (true, true) => Choices::None,
+            (true, false) => Choices::Some,
+        };
+        self.choices = std::mem::take(&mut self.choices).max(some);
         for choice in &choices {
             let trouble = choice.trouble();
+            if let Some(reason) = trouble {
+                self.trouble.get_or_insert_with(|| text::bounded(reason, REASON_BYTES_MAX));
+            }
             // A refusal comes in pieces before the end, which says `stop`.
-            if let Some(reason) = trouble.or(choice.finish_reason.as_deref()) {
-                let is_end = choice.finish_reason.is_some();
-                let was_refused = self.bad_finish.as_deref() == Some("refusal");
-                if is_end {
-                    self.finish(trouble.is_none() && !was_refused, reason);
-                } else {
-                    self.bad_finish.get_or_insert_with(|| reason.to_owned());
-                }
+            let was_refused = self.trouble.as_deref() == Some("refusal");
+            if let Some(reason) = &choice.finish_reason {
+                self.finish(trouble.is_none() && !was_refused, reason);
             }
         }
         openai::error_status(object)
@@ -179,7 +194,7 @@ impl Seen {
             None | Some("in_progress" | "queued") => {}
             Some("requires_continuation") => {
                 self.hop = true;
-                self.is_finished = true;
+                self.finish(true, "requires_continuation");
             }
             Some(status @ ("failed" | "cancelled")) => self.finish(false, status),
             Some(status) => self.finish(true, status),
@@ -188,12 +203,17 @@ impl Seen {
     }
 
     fn finish(&mut self, is_proper: bool, reason: &str) {
-        self.is_finished = true;
-        self.is_proper |= is_proper;
+        let finish = if is_proper { Finish::Proper } else { Finish::Improper };
+        self.finish = std::mem::take(&mut self.finish).max(finish);
         if !is_proper {
-            self.bad_finish.get_or_insert_with(|| text::bounded(reason, REASON_BYTES_MAX));
+            self.trouble.get_or_insert_with(|| text::bounded(reason, REASON_BYTES_MAX));
         }
     }
+}
+
+/// Whether a stream of it says that it ends. Gemini's own say only why a candidate does.
+fn ends_itself(speech: Speech) -> bool {
+    matches!(speech, Speech::ChatCompletions | Speech::Interactions | Speech::Responses)
 }
 
 const GENERATE: Method = Method::GenerateContent;

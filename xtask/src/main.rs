@@ -5,6 +5,7 @@
 mod bench;
 mod count;
 mod prepare;
+mod sdk;
 mod shell;
 mod sim;
 mod verify;

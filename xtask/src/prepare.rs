@@ -15,7 +15,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
-use crate::shell::{self, Cargo};
+use crate::shell::{self, Tool};
 
 /// The files of a query directory: name and content.
 type Queries = BTreeMap<String, Vec<u8>>;
@@ -83,7 +83,7 @@ fn describe_queries() -> Result<Queries> {
     fs::create_dir(&queries).with_context(|| format!("cannot make {}", queries.display()))?;
     make_database(&database)?;
     let _newer = Newer::new(shell::root().join("src/lib.rs"))?;
-    let success = Cargo::new(&["check", "--quiet", "--all-targets"])
+    let success = Tool::cargo(&["check", "--quiet", "--all-targets"])
         .env("DATABASE_URL", format!("sqlite:{}", database.display()))
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", queries.display().to_string())

@@ -17,8 +17,9 @@ pub(crate) fn root() -> PathBuf {
     manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
 }
 
-/// A cargo command and the variables that it sets.
-pub(crate) struct Cargo {
+/// A command and the variables that it sets.
+pub(crate) struct Tool {
+    program: String,
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
 }
@@ -30,9 +31,14 @@ pub(crate) struct Ran {
     pub(crate) output: String,
 }
 
-impl Cargo {
-    pub(crate) fn new(args: &[&str]) -> Self {
-        Self { args: args.iter().map(|&arg| arg.to_owned()).collect(), env: Vec::new() }
+impl Tool {
+    pub(crate) fn cargo(args: &[&str]) -> Self {
+        Self::new("cargo", args)
+    }
+
+    pub(crate) fn new(program: impl Into<String>, args: &[&str]) -> Self {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self { program: program.into(), args, env: Vec::new() }
     }
 
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -78,7 +84,7 @@ impl Cargo {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("cargo");
+        let mut command = Command::new(&self.program);
         command.args(&self.args).current_dir(root());
         for name in package_variables() {
             command.env_remove(name);
@@ -92,12 +98,12 @@ impl Cargo {
     }
 }
 
-impl fmt::Display for Cargo {
+impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.env {
             write!(f, "{name}={value} ")?;
         }
-        write!(f, "cargo {}", self.args.join(" "))
+        write!(f, "{} {}", self.program, self.args.join(" "))
     }
 }
 

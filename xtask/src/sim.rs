@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use crate::bench;
-use crate::shell::Cargo;
+use crate::shell::Tool;
 
 const HEADER: &str = "\
 | load | limit | rule | fixed, any phase | sliding, half-open | sliding, closed | bucket |
@@ -21,7 +21,7 @@ nothing to spare beside its head. What is refused is gone and does not count.";
 
 /// Plays every seed and every wrong rule, and adds up what was played.
 pub(crate) fn play() -> Result<bool> {
-    let ran = Cargo::new(&["test", "--release", "--test", "sim", "--", "--nocapture"]);
+    let ran = Tool::cargo(&["test", "--release", "--test", "sim", "--", "--nocapture"]);
     let ran = ran.run_and_read()?;
     let sums = sums(&ran.output);
     ensure!(!ran.success || !sums.is_empty(), "the simulation did not say what it played");
@@ -34,7 +34,7 @@ pub(crate) fn play() -> Result<bool> {
 pub(crate) fn table() -> Result<bool> {
     let args = ["test", "--release", "--test", "sim", "the_table", "--"];
     let shown = ["--nocapture", "--test-threads=1"];
-    let cargo = Cargo::new(&[&args[..], &shown[..]].concat()).env("TIDEGATE_SIM_TABLE", "1");
+    let cargo = Tool::cargo(&[&args[..], &shown[..]].concat()).env("TIDEGATE_SIM_TABLE", "1");
     let ran = cargo.run_and_read()?;
     let rows = bench::table(&ran.output);
     ensure!(!ran.success || !rows.is_empty(), "the simulation printed no row");
@@ -58,7 +58,7 @@ tokens every twenty minutes. Means of 8 runs.";
 /// Plays every order of what waits over the same work, and prints one table.
 pub(crate) fn schedule() -> Result<bool> {
     let args = ["test", "--release", "--test", "sim", "the_schedule_beside", "--", "--nocapture"];
-    let ran = Cargo::new(&args).env("TIDEGATE_SIM_TABLE", "1").run_and_read()?;
+    let ran = Tool::cargo(&args).env("TIDEGATE_SIM_TABLE", "1").run_and_read()?;
     let rows = bench::table(&ran.output);
     ensure!(!ran.success || !rows.is_empty(), "the simulation printed no row");
     println!("\n{ORDERS}");

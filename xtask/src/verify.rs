@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::count::{self, Count};
 use crate::prepare;
-use crate::shell::Cargo;
+use crate::sdk;
+use crate::shell::Tool;
 
 /// One check.
 #[derive(Clone, Copy)]
@@ -16,12 +17,13 @@ pub(crate) struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-/// Every step, cheapest first. Later steps (SDK tests, browser, simulation) go before `deny`.
+/// Every step, cheapest first. Later steps (browser, simulation) go before `deny`.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", run: fmt },
     Step { name: "clippy", run: clippy },
     Step { name: "sqlx", run: sqlx },
     Step { name: "tests", run: tests },
+    Step { name: "sdk", run: sdk },
     Step { name: "doctests", run: doctests },
     Step { name: "docs", run: docs },
     Step { name: "deny", run: deny },
@@ -91,11 +93,11 @@ pub(crate) fn test(steps: &[Step]) -> bool {
 }
 
 fn fmt() -> Result<Outcome> {
-    Cargo::new(&["fmt", "--all", "--check"]).run().map(Outcome::plain)
+    Tool::cargo(&["fmt", "--all", "--check"]).run().map(Outcome::plain)
 }
 
 fn clippy() -> Result<Outcome> {
-    Cargo::new(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    Tool::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
         .run()
         .map(Outcome::plain)
 }
@@ -108,20 +110,26 @@ fn sqlx() -> Result<Outcome> {
 /// All tests but those in documentation: under cargo-nextest where it is installed (a process per
 /// test, slow tests are ended), else under cargo's own runner.
 fn tests() -> Result<Outcome> {
-    if Cargo::new(&["nextest", "--version"]).succeeds() {
-        return counted(&Cargo::new(&["nextest", "run", "--workspace"]), count::nextest);
+    if Tool::cargo(&["nextest", "--version"]).succeeds() {
+        return counted(&Tool::cargo(&["nextest", "run", "--workspace"]), count::nextest);
     }
     println!("cargo-nextest is not installed (cargo install --locked cargo-nextest)");
     let args = ["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"];
-    counted(&Cargo::new(&args), count::libtest)
+    counted(&Tool::cargo(&args), count::libtest)
+}
+
+/// The official SDKs, in Python and JavaScript; the first time what they need is installed.
+fn sdk() -> Result<Outcome> {
+    let (success, count) = sdk::test()?;
+    Ok(Outcome { success, count, left_out: None })
 }
 
 fn doctests() -> Result<Outcome> {
-    counted(&Cargo::new(&["test", "--doc"]), count::libtest)
+    counted(&Tool::cargo(&["test", "--doc"]), count::libtest)
 }
 
 fn docs() -> Result<Outcome> {
-    Cargo::new(&["doc", "--workspace", "--no-deps", "--document-private-items"])
+    Tool::cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings")
         .run()
         .map(Outcome::plain)
@@ -130,16 +138,16 @@ fn docs() -> Result<Outcome> {
 /// Licences, bans and sources need no network. Advisories do, and are a person's task:
 /// CONTRIBUTING.md.
 fn deny() -> Result<Outcome> {
-    if !Cargo::new(&["deny", "--version"]).succeeds() {
+    if !Tool::cargo(&["deny", "--version"]).succeeds() {
         let reason = "cargo-deny is not installed (cargo install --locked cargo-deny)";
         return Ok(Outcome { left_out: Some(reason), ..Outcome::plain(true) });
     }
-    Cargo::new(&["deny", "check", "licenses", "bans", "sources"]).run().map(Outcome::plain)
+    Tool::cargo(&["deny", "check", "licenses", "bans", "sources"]).run().map(Outcome::plain)
 }
 
 /// Runs a test command. Success without a number of tests is a failure: a runner whose output is
 /// not understood must not pass for one that ran everything.
-fn counted(cargo: &Cargo, count: fn(&str) -> Option<Count>) -> Result<Outcome> {
+fn counted(cargo: &Tool, count: fn(&str) -> Option<Count>) -> Result<Outcome> {
     let ran = cargo.run_and_read()?;
     match count(&ran.output) {
         Some(count) => {

@@ -57,6 +57,16 @@ pub(crate) const HOPELESS_ANSWERS: u32 = 3;
 /// Calls of clients that wait at once: more would wait longer than any client is patient.
 pub(crate) const CALLERS_MAX: usize = 10_000;
 
+/// Leases that are open at once, and the longest of them, in milliseconds.
+pub(crate) const LEASES_MAX: usize = 10_000;
+pub(crate) const LEASE_MAX_MS: u64 = 3_600_000;
+
+/// More than any model takes or gives for one request: a larger number is none of tokens.
+pub(crate) const RECORDED_TOKENS_MAX: u64 = 1 << 40;
+
+/// Rows of the ledger that are listed at once.
+pub(crate) const ATTEMPTS_LISTED: i64 = 10_000;
+
 /// The longest that a call is held, in milliseconds, whatever its client asks: what is further off
 /// is said at once.
 pub(crate) const CALL_WAIT_MAX_MS: u64 = 600_000;

@@ -139,7 +139,12 @@ pub async fn start(config: Config) -> Result<Daemon, DaemonError> {
     let summary = board.summary();
     let doors = Doors { queries, events, submissions };
     let api = Api::new(desk.clone(), proxy, store, spool, doors, scanned_seen.clone(), board);
-    let mut others = vec![tokio::spawn(intake.run(submitted, stopped.clone())), tokio::spawn(look)];
+    let leases = api.leases().keep(stopped.clone());
+    let mut others = vec![
+        tokio::spawn(intake.run(submitted, stopped.clone())),
+        tokio::spawn(look),
+        tokio::spawn(leases),
+    ];
     for listener in listeners {
         others.push(tokio::spawn(api::serve(listener, api.clone(), stopped.clone())));
     }

@@ -6,6 +6,7 @@
 
 mod connection;
 mod control;
+mod elsewhere;
 mod guard;
 mod keys;
 mod limits;
@@ -28,6 +29,7 @@ pub(crate) use limits::{ExplainParams, SetLimitBody};
 pub(crate) use problem::Problem;
 pub(crate) use submit::options_of;
 
+pub use elsewhere::Leases;
 pub use listen::{BindError, Listener, bind, serve};
 pub use tls::TlsError;
 pub(crate) use tls::check as check_tls;
@@ -51,6 +53,7 @@ pub struct Api {
 struct Inner {
     desk: Desk,
     proxy: Proxy,
+    leases: Leases,
     store: Store,
     spool: Arc<Spool>,
     queries: mpsc::Sender<Query>,
@@ -84,8 +87,24 @@ impl Api {
         board: Board,
     ) -> Self {
         let Doors { queries, events, submissions } = doors;
-        let inner =
-            Inner { desk, proxy, store, spool, queries, events, submissions, scanned, board };
+        let inner = Inner {
+            desk,
+            proxy,
+            leases: Leases::default(),
+            store,
+            spool,
+            queries,
+            events,
+            submissions,
+            scanned,
+            board,
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The leases that it has granted.
+    #[must_use]
+    pub fn leases(&self) -> Leases {
+        self.inner.leases.clone()
     }
 }

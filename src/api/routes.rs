@@ -18,7 +18,7 @@ use super::Api;
 use super::connection::OverTls;
 use super::problem::Problem;
 use super::submit::Peer;
-use super::{control, keys, limits, plan, submit, why};
+use super::{control, elsewhere, keys, limits, plan, submit, why};
 use crate::caps;
 use crate::clock;
 use crate::config::KEYSTORE_BYTES_MAX;
@@ -64,6 +64,10 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/batches/{id}/resume", post(control::resume_batch))
         .route("/api/v1/batches/{id}/priority", post(control::set_priority))
         .route("/api/v1/batches/{id}/retry", post(control::retry_batch))
+        .route("/api/v1/attempts", get(list_attempts))
+        .route("/api/v1/record", post(elsewhere::record))
+        .route("/api/v1/leases", post(elsewhere::acquire))
+        .route("/api/v1/leases/{id}/settle", post(elsewhere::settle))
         .route("/api/v1/pause", get(control::list_pauses).post(control::pause))
         .route("/api/v1/resume", post(control::resume))
         .route(
@@ -123,6 +127,18 @@ async fn get_usage(
         .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error)))?;
     let reader = api.inner.store.reader();
     Ok(Json(usage(reader, &query, &terms, Prices::shipped(), now).await?))
+}
+
+/// The newest rows of the ledger.
+async fn list_attempts(
+    State(api): State<Api>,
+    params: Result<Query<ListParams>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Json<serde_json::Value>> {
+    let Query(params) =
+        params.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = params.limit.unwrap_or(100).clamp(1, caps::ATTEMPTS_LISTED);
+    let attempts = api.inner.store.reader().attempts(limit).await?;
+    Ok(Json(json!({"attempts": attempts})))
 }
 
 #[derive(Deserialize)]

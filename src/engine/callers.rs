@@ -17,7 +17,7 @@ use crate::gate::limits::Window;
 use crate::gate::units::{BootMs, Class, Metric, Now, UnixMs, Weights};
 use crate::gate::verdict::{Because, Beside, Verdict};
 use crate::gate::window::{AttemptId, DELTA_MS};
-use crate::store::{AttemptEnd, NewAttempt, Origin};
+use crate::store::{AttemptEnd, NewAttempt, Origin, Via};
 use crate::upstream::{NotSentKind, Outcome, Refusal, RefusalClass};
 
 /// A client that asks whether its call may go.
@@ -86,6 +86,7 @@ pub struct Admitted {
     pub(super) id: AttemptId,
     pub(super) project: i64,
     pub(super) key: usize,
+    pub(super) key_name: String,
     pub(super) waited_ms: u64,
     pub(super) would_wait: Option<(UnixMs, String)>,
     pub(super) reply: oneshot::Sender<Admission>,
@@ -208,7 +209,7 @@ impl Engine {
             let (need, key, stay) = self.look_at(bucket, caller, now);
             let goes = match &stay {
                 None => true,
-                Some(_) => caller.shadow && self.may_pass(bucket, now),
+                Some(_) => caller.shadow && self.may_pass(bucket, caller.origin.source, now),
             };
             if goes {
                 let caller = line.queue.pop_front().expect("it is the first");
@@ -283,8 +284,13 @@ impl Engine {
     }
 
     /// Whether a call that is not to be held can go at all.
-    fn may_pass(&mut self, bucket: BucketId, now: Now) -> bool {
-        self.lanes.contains_key(&bucket) && !self.unavailable(bucket, now)
+    fn may_pass(&mut self, bucket: BucketId, via: Via, now: Now) -> bool {
+        let Some(lane) = self.lanes.get(&bucket) else { return false };
+        if via == Via::Recorded {
+            // It has gone already.
+            return !self.projects[&lane.project].keys.is_empty() && self.pause(now).is_none();
+        }
+        !self.unavailable(bucket, now)
     }
 
     /// Turns away who waits no longer, and who would wait in vain: what is further off than any
@@ -372,7 +378,8 @@ impl Engine {
         // A clock that was set, or heard, since the seal does not open a day again.
         let day_lo = project.sealed_before.map_or(day_lo, |sealed| sealed.max(day_lo));
         if !free {
-            project.take_turn(id, key, now);
+            let elsewhere = origin.source != Via::Proxy;
+            project.take_turn(id, key, now, elsewhere);
             self.lanes.get_mut(&bucket).expect("a lane that was looked at").in_flight += 1;
         }
         let key_name = self.projects[&project_id].keys[key].name.clone();
@@ -389,10 +396,18 @@ impl Engine {
             bytes,
             started: now.boot,
             day_lo,
-            work: Work::Call { free },
+            work: Work::Call { free, via: origin.source },
         };
         self.flights.insert(id, flight);
-        let admitted = Admitted { id, project: project_id, key, waited_ms, would_wait, reply };
+        let admitted = Admitted {
+            id,
+            project: project_id,
+            key,
+            key_name: key_name.clone(),
+            waited_ms,
+            would_wait,
+            reply,
+        };
         self.callers.admitted.insert(id, admitted);
         NewAttempt {
             id,
@@ -435,7 +450,9 @@ impl Engine {
     ) -> Effect {
         let (end, error) = match &answer.report.outcome {
             Outcome::Answered { .. } => {
-                self.key_went_well(id, flight, now);
+                if !flight.goes_elsewhere() {
+                    self.key_went_well(id, flight, now);
+                }
                 if !flight.is_free() {
                     self.went_well(now, flight);
                 }
@@ -474,6 +491,8 @@ impl Engine {
                 }
                 return AttemptEnd::Throttled;
             }
+            // What others send with is theirs.
+            RefusalClass::KeyRefused if flight.goes_elsewhere() => {}
             RefusalClass::KeyRefused => self.set_key_aside(now, flight, refusal),
             RefusalClass::Billing => self.hold_for_billing(now, flight, refusal),
             RefusalClass::Server if !flight.is_free() => {

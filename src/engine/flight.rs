@@ -10,7 +10,7 @@ use crate::caps;
 use crate::gate::admit::BucketId;
 use crate::gate::units::{BootMs, Now, Weights};
 use crate::gate::window::AttemptId;
-use crate::store::{BatchId, QueuedItem, TextWeight};
+use crate::store::{BatchId, QueuedItem, TextWeight, Via};
 
 /// An attempt between its reservation and its settlement.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub(super) enum Work {
     Call {
         /// Whether no quota counts it: the gate knows nothing of it.
         free: bool,
+        /// Who sends it.
+        via: Via,
     },
 }
 
@@ -62,9 +64,14 @@ impl Flight {
         }
     }
 
+    /// Whether somebody else sends it, past this daemon.
+    pub(super) fn goes_elsewhere(&self) -> bool {
+        matches!(self.work, Work::Call { via, .. } if via != Via::Proxy)
+    }
+
     /// Whether no quota counts it.
     pub(super) fn is_free(&self) -> bool {
-        matches!(self.work, Work::Call { free: true })
+        matches!(self.work, Work::Call { free: true, .. })
     }
 }
 
@@ -92,6 +99,9 @@ impl Engine {
     /// The request got through to the endpoint.
     pub(super) fn reached(&mut self, id: AttemptId) {
         let Some(flight) = self.flights.get(&id) else { return };
+        if flight.goes_elsewhere() {
+            return;
+        }
         let project = self.projects.get_mut(&flight.project).expect("a flight has a project");
         if !project.link.proven {
             project.link = Link { proven: true, ..Default::default() };

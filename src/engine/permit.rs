@@ -18,6 +18,8 @@ pub struct Permit {
     pub project: i64,
     /// Which of its keys.
     pub key: usize,
+    /// The name of that key.
+    pub key_name: String,
     /// How long the client was held.
     pub waited_ms: u64,
     /// Until when and why it would have been held, had it not been let go in any case.
@@ -32,6 +34,7 @@ impl Permit {
             id: admitted.id,
             project: admitted.project,
             key: admitted.key,
+            key_name: admitted.key_name.clone(),
             waited_ms: admitted.waited_ms,
             would_wait: admitted.would_wait.clone(),
             since: clock::now().boot,
@@ -79,6 +82,12 @@ impl Drop for Permit {
 }
 
 impl Report {
+    /// With nothing but its end.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
+        Self { outcome, ..Self::not_sent(NotSentKind::Other, String::new()) }
+    }
+
     /// Of a request that was not sent.
     #[must_use]
     pub fn not_sent(kind: NotSentKind, reason: String) -> Self {

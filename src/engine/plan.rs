@@ -204,7 +204,7 @@ impl Engine {
         lane.in_flight += 1;
         let project_id = lane.project;
         let project = self.projects.get_mut(&project_id).expect("a lane has a project");
-        project.take_turn(id, key, now);
+        project.take_turn(id, key, now, false);
         // A clock that was set, or heard, since the seal does not open a day again.
         let day_lo = project.sealed_before.map_or(day_lo, |sealed| sealed.max(day_lo));
         let job = self.jobs.get_mut(&batch).expect("a queued batch is known");
@@ -338,15 +338,15 @@ impl Project {
         None
     }
 
-    /// Counts one start with a key.
-    pub(super) fn take_turn(&mut self, id: AttemptId, key: usize, now: Now) {
+    /// Counts one start with a key. What goes elsewhere does not show whether the endpoint is there.
+    pub(super) fn take_turn(&mut self, id: AttemptId, key: usize, now: Now, elsewhere: bool) {
         if self.second.until(now.boot) >= 1_000 {
             self.second = now.boot;
             self.started = 0;
         }
         self.started += 1;
         self.in_flight += 1;
-        if !self.link.proven {
+        if !self.link.proven && !elsewhere {
             self.link.probe = Some(id);
         }
         self.next_key = (key + 1) % self.keys.len();

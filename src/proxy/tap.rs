@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::engine::permit::Permit;
 use crate::upstream::reading::{Ended, Read, Reading};
-use crate::upstream::{NotSentKind, Outcome, Report, Usage};
+use crate::upstream::{Outcome, Report, Usage};
 
 /// The body of an answer. Whoever drops it before its end has left; the provider's connection is
 /// closed then.
@@ -141,11 +141,4 @@ fn concluded(status: u16, read: Read) -> (Report, Option<Usage>) {
         ..Report::of(outcome)
     };
     (report, counted)
-}
-
-impl Report {
-    /// With nothing but its end.
-    pub(super) fn of(outcome: Outcome) -> Self {
-        Self { outcome, ..Self::not_sent(NotSentKind::Other, String::new()) }
-    }
 }

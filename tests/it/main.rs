@@ -15,6 +15,7 @@ mod crash;
 mod days;
 mod dialects;
 mod disk_full;
+mod elsewhere;
 mod estimates;
 mod faults;
 mod front;

@@ -19,7 +19,7 @@ struct Case {
 }
 
 /// What must become of it.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Want {
     /// What is odd about it.
@@ -55,7 +55,7 @@ struct Want {
     provider: Option<String>,
 }
 
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct Counts {
     prompt: u64,
@@ -81,9 +81,31 @@ fn cases() -> Vec<Case> {
         }
     }
     let case = |(name, (bytes, want))| Case { name, bytes, want };
-    let cases: Vec<Case> = files.into_iter().map(case).collect();
+    let mut cases: Vec<Case> = files.into_iter().map(case).collect();
     assert!(cases.len() >= 40, "only {} cases", cases.len());
+    cases.push(huge_event(&cases));
     cases
+}
+
+/// The event of a stream with an image, made so large that nobody wants it in a repository.
+fn huge_event(cases: &[Case]) -> Case {
+    const TIMES: usize = 4_000;
+    let small = cases.iter().find(|case| case.name == "stream-image").expect("it is there");
+    let message = wire::Message::answer(&small.bytes);
+    let body = String::from_utf8(message.body).unwrap();
+    let data = body.split('"').find(|text| text.starts_with("iVBOR")).expect("an image");
+    let body = body.replace(data, &data.repeat(TIMES));
+    let length = body.len();
+    let want = Want {
+        about: "An event of a few MiB.".to_owned(),
+        body_bytes: length,
+        body_sha256: reading::hex_sha256(body.as_bytes()),
+        ..small.want.clone()
+    };
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {length}");
+    let bytes = (head + "\r\n\r\n" + &body).into_bytes();
+    Case { name: "huge-event".to_owned(), bytes, want }
 }
 
 /// `bytes` in pieces of seeded lengths.
@@ -92,7 +114,7 @@ fn pieces(bytes: &[u8], seed: u64) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        let longest = [1, 3, 17, 200, 4096][random.usize(0..5)];
+        let longest = [1, 3, 17, 200, 16_384][random.usize(0..5)];
         let (piece, after) = rest.split_at(random.usize(1..=longest).min(rest.len()));
         pieces.push(piece);
         rest = after;

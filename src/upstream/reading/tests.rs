@@ -60,7 +60,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("a Vec takes all")
 }
 
-const ANSWER: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Hello"}],"role":"model"},
+const ANSWER: &str = r#"{"candidates":[{"content":{"parts":[{"text":"\"Hello\" \\\n"}],"role":"model"},
 "finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":20,"candidatesTokenCount":198,
 "thoughtsTokenCount":405,"totalTokenCount":623},"modelVersion":"gemini-2.5-flash","responseId":"r"}"#;
 

@@ -72,7 +72,10 @@ async fn replay(
         let name = head.all(CASE).concat();
         let answer = &answers[&name];
         seen.lock().unwrap().push(head);
-        let (frame, _) = Message::head(answer).unwrap();
+        let Some((frame, _)) = Message::head(answer).filter(|_| answer.starts_with(b"HTTP")) else {
+            stream.write_all(answer).await?;
+            return stream.shutdown().await;
+        };
         let is_complete = Message::answer(answer).is_complete;
         let pieces = if is_complete {
             pieces(answer, u64::try_from(name.len()).unwrap())
@@ -239,4 +242,31 @@ async fn each_answer_passes_to_the_byte_and_is_written_down() {
     daemon.stop(&site).await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!site.logs().contains(TOKEN), "a client's credential is in the log");
+}
+
+#[tokio::test]
+async fn no_answer_is_in_doubt_and_said_to_be_none() {
+    let mut cases = cases();
+    cases.truncate(3);
+    let bytes: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\nContent-", b"220 mail ready\r\n\r\n"];
+    for (case, bytes) in cases.iter_mut().zip(bytes) {
+        case.bytes = bytes.to_vec();
+        case.want.path = "/v1beta/models/gemini-2.0-flash:generateContent".to_owned();
+    }
+    let replay = Replay::new(&cases).await;
+    let site = Site::new(&projects(&cases, replay.address));
+    let daemon = site.serve().await;
+    for case in &cases {
+        let got = ask(daemon.address(), case).await;
+        assert_eq!((got.status(), got.is_complete), (502, true));
+        let said: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!(said["error"]["code"], 502, "{said}");
+    }
+    let rows = settled(&site, cases.len()).await;
+    assert_eq!(rows.len(), cases.len());
+    for (name, rows) in rows {
+        let states: Vec<_> = rows.iter().map(|row| (row.state, row.http_status)).collect();
+        assert_eq!(states, [(5, None)], "{name}: {:?}", rows[0].error);
+    }
+    daemon.stop(&site).await;
 }

@@ -196,8 +196,11 @@ proptest! {
         // Read again, for a float may lose its last digit on the way.
         let object: Map<String, Value> = serde_json::from_slice(&text).expect("JSON");
         let pieces = super::super::tests::cut(&text, &cuts);
-        let (documents, is_whole) = condense(&pieces);
-        prop_assert!(is_whole);
-        prop_assert_eq!(documents, [members_of(&object, DOCUMENT)]);
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        for pieces in [&pieces, &bytes] {
+            let (documents, is_whole) = condense(pieces);
+            prop_assert!(is_whole);
+            prop_assert_eq!(documents, [members_of(&object, DOCUMENT)]);
+        }
     }
 }

@@ -83,9 +83,9 @@ pub(crate) const CALL_BODY_IDLE_MS: u64 = 60_000;
 /// Bytes of a refusal that is held back while the call is tried again.
 pub(crate) const REFUSAL_HELD_BYTES: usize = 1 << 20;
 
-/// Attempts of one call that never left: a provider that closes each connection is not asked for
-/// ever.
-pub(crate) const CALL_TRIES_MAX: u32 = 5;
+/// Attempts of one call that were throttled or never left: a provider that closes each connection
+/// is not asked for ever.
+pub(crate) const CALL_TRIES_MAX: u32 = 20;
 
 /// Models of one project of which nothing but their names is known.
 pub(crate) const MODELS_LEARNED_MAX: usize = 1_000;

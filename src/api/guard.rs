@@ -238,12 +238,12 @@ mod tests {
 
     use super::*;
 
-    fn tcp(port: u16) -> Option<Door> {
-        Some(Door::new("http", ([127, 0, 0, 1], port).into(), &[]))
+    fn tcp(port: u16) -> Door {
+        Door::new("http", ([127, 0, 0, 1], port).into(), &[])
     }
 
-    fn auth() -> Option<Auth> {
-        Some(Auth { token_file: "token".into(), token: "a-token+of/ours".into() })
+    fn auth() -> Auth {
+        Auth { token_file: "token".into(), token: "a-token+of/ours".into() }
     }
 
     fn refusal(guard: &Guard, uri: &str, headers: &[(&str, &str)]) -> Option<Refusal> {
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn tcp_asks_for_an_exact_host_and_no_foreign_origin() {
-        let guard = Guard { door: tcp(8430), auth: None };
+        let guard = Guard { door: Some(tcp(8430)), auth: None };
         let ask = |headers: &[(&str, &str)]| status(&guard, "/api/v1/usage", headers);
         assert_eq!(ask(&[("host", "127.0.0.1:8430")]), None);
         assert_eq!(ask(&[("host", "localhost:8430")]), None);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_configured_token_is_asked_for_but_not_for_health() {
-        let guard = Guard { door: None, auth: auth() };
+        let guard = Guard { door: None, auth: Some(auth()) };
         assert_eq!(status(&guard, "/api/v1/usage", &[]), Some(401));
         let right = [("authorization", "Bearer a-token+of/ours")];
         assert_eq!(status(&guard, "/api/v1/usage", &right), None);
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_sdk_shows_the_token_in_any_place_of_a_key() {
-        let guard = Guard { door: None, auth: auth() };
+        let guard = Guard { door: None, auth: Some(auth()) };
         let path = "/v1beta/models/m:generateContent";
         let key = [("x-goog-api-key", "a-token+of/ours")];
         let with_key = "?alt=sse&key=a-token%2Bof%2fours";
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_second_leg_of_an_upload_is_left_to_the_proxy() {
-        let guard = Guard { door: tcp(8430), auth: auth() };
+        let guard = Guard { door: Some(tcp(8430)), auth: Some(auth()) };
         let ask = |uri: &str, host: &str| status(&guard, uri, &[("host", host)]);
         let here = "localhost:8430";
         assert_eq!(ask("/upload/v1beta/files?upload_id=1&tidegate_leg=s", here), None);
@@ -382,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_has_the_form_that_the_client_reads() {
-        let guard = Guard { door: tcp(8430), auth: auth() };
+        let guard = Guard { door: Some(tcp(8430)), auth: Some(auth()) };
         let answer = async |uri: &str, host: &str| -> serde_json::Value {
             let response = refusal(&guard, uri, &[("host", host)]).unwrap().into_response();
             let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();

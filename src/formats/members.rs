@@ -79,12 +79,11 @@ pub(super) type Member = (At, Option<(u8, &'static str)>);
 /// The member called `name` of an object that stands there.
 pub(super) fn member(at: At, name: &str) -> Member {
     match at {
-        At::Request | At::EmbedItem => request(name),
         At::EmbedList if name == "requests" => (At::EmbedItem, Some((1, "requests"))),
         At::Count if name == "generateContentRequest" || name == "generate_content_request" => {
             (At::Request, None)
         }
-        At::Count => request(name),
+        At::Request | At::EmbedItem | At::Count => request(name),
         At::Interaction => interaction(name),
         At::Turn => turn(name),
         At::GenerationConfig => generation_config(name),

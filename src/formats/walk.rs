@@ -289,16 +289,17 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 }
             }
         }
-        match self.at {
-            At::Blob => self.tally.close_blob(),
-            At::Turn => {
-                let blob = mem::take(&mut self.tally.blob);
-                if blob.decoded_bytes > 0 {
-                    self.tally.inline(&blob);
-                }
+        if self.at == At::Blob {
+            self.tally.close_blob();
+        }
+        if self.at == At::Turn {
+            let blob = mem::take(&mut self.tally.blob);
+            if blob.decoded_bytes > 0 {
+                self.tally.inline(&blob);
             }
-            At::EmbedItem => self.tally.texts = self.tally.texts.saturating_add(1),
-            _ => {}
+        }
+        if self.at == At::EmbedItem {
+            self.tally.texts = self.tally.texts.saturating_add(1);
         }
         if let Some(outer) = outer {
             let part = mem::replace(&mut self.tally.part, outer);

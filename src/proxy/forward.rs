@@ -56,9 +56,8 @@ impl Proxy {
             let in_time = clock::now().boot < deadline;
             let again = matches!(body, Carried::Held(_)) && in_time && left > 0;
             match tried {
-                Tried::Answered(response) => return Ok(response),
                 Tried::Throttled(response) if again && !client.shadow => last = Some(response),
-                Tried::Throttled(response) => return Ok(response),
+                Tried::Answered(response) | Tried::Throttled(response) => return Ok(response),
                 Tried::NotSent(_) if again => {}
                 Tried::NotSent(refused) | Tried::Broken(refused) => return Err(refused),
             }

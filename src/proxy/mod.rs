@@ -145,13 +145,13 @@ impl Proxy {
             return Err(Refused::new(StatusCode::NOT_IMPLEMENTED, message));
         }
         let (taken, body) = self.take_in(&client, &head.headers, body).await?;
-        let held = Held {
+        let kept = Held {
             method: head.method,
             query: headers::query(head.uri.query()),
             headers: headers::outgoing(&head.headers),
         };
         let bucket = self.bucket(&client, &taken).await?;
-        self.forward(&client, held, (taken, body), bucket).await
+        self.forward(&client, kept, (taken, body), bucket).await
     }
 
     /// The bucket in which a call counts.
@@ -186,7 +186,7 @@ impl Proxy {
         told.map_err(|_| stopping())?;
         let waiting = Waiting(Some(&self.inner.events));
         let decided = decided.await;
-        waiting.is_over();
+        waiting.end();
         match decided {
             Ok(Admission::Go(permit)) => Ok(permit),
             Ok(Admission::No(turned)) => Err(Refused::of(turned, clock::now().wall)),
@@ -206,7 +206,7 @@ const WOULD_WAIT: &str = "x-tidegate-would-wait-ms";
 struct Waiting<'a>(Option<&'a mpsc::Sender<Event>>);
 
 impl Waiting<'_> {
-    fn is_over(mut self) {
+    fn end(mut self) {
         self.0 = None;
     }
 }

@@ -80,7 +80,7 @@ async fn a_call_passes_as_it_is_and_is_written_down() {
     assert_eq!((direct.status(), through.status()), (through.status(), direct.status()));
     let names = |response: &Response| {
         let own = |name: &&str| !name.starts_with("x-tidegate-");
-        let mut names: Vec<_> = response.headers().keys().map(|it| it.to_string()).collect();
+        let mut names: Vec<_> = response.headers().keys().map(ToString::to_string).collect();
         names.retain(|name| own(&name.as_str()));
         names.sort();
         names
@@ -88,7 +88,9 @@ async fn a_call_passes_as_it_is_and_is_written_down() {
     assert_eq!(names(&direct), names(&through));
     assert_eq!(attempt(&through), 1);
     let mut answers: Vec<Value> = vec![direct.json().await.unwrap(), through.json().await.unwrap()];
-    answers.iter_mut().for_each(|answer| answer["responseId"] = Value::Null);
+    for answer in &mut answers {
+        answer["responseId"] = Value::Null;
+    }
     assert_eq!(answers[0], answers[1]);
     settled(&site).await;
     let usage = site.usage().await;

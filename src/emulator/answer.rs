@@ -3,9 +3,11 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::continuation;
 use super::draw::{Purpose, draw};
 use super::prompt::{Prompt, count_tokens};
 use super::stats::hex;
+use super::stream;
 
 /// Tokens of an image that an answer holds.
 const OUTPUT_IMAGE_TOKENS: u64 = 1_290;
@@ -25,6 +27,8 @@ pub(super) struct Answer {
     thought_tokens: u64,
     /// In all candidates.
     images: u64,
+    /// For the rest, when this is not all of the answer.
+    continuation_token: Option<String>,
 }
 
 impl Answer {
@@ -38,13 +42,14 @@ impl Answer {
         let start: String = prompt.last_text.chars().take(ECHO_CHARS).collect();
         let ellipsis = if start.len() < prompt.last_text.len() { "…" } else { "" };
         let text = format!("echo {}: {start}{ellipsis}", hex(&digest[..4]));
+        let text: String = text.chars().skip(prompt.resume_at).collect();
         let images = match images {
             Some([least, most]) if prompt.wants_images => {
                 least + u64::from(digest[5]) % (most.saturating_sub(least) + 1)
             }
             Some(_) | None => prompt.images(),
         };
-        let text_tokens = count_tokens(std::iter::once(text.as_str()));
+        let text_tokens = text_tokens(&text);
         let texts = prompt.candidates.saturating_sub(images);
         let thinks = thinks(model) && !prompt.no_thinking;
         Self {
@@ -52,7 +57,20 @@ impl Answer {
             images,
             candidate_tokens: OUTPUT_IMAGE_TOKENS * images + text_tokens * texts,
             thought_tokens: if thinks { 16 + u64::from(digest[4]) } else { 0 },
+            continuation_token: None,
         }
+    }
+
+    /// Keeps the first half of the text, with a token for the rest.
+    pub(super) fn break_off(&mut self, prompt: &Prompt) {
+        if prompt.is_blocked || prompt.wants_images || self.text.is_empty() {
+            return;
+        }
+        let half = self.text.chars().count().div_ceil(2);
+        self.text = self.text.chars().take(half).collect();
+        self.candidate_tokens = text_tokens(&self.text) * prompt.candidates;
+        let said = prompt.resume_at + half;
+        self.continuation_token = Some(continuation::token(said, &prompt.sha256));
     }
 
     /// The text of every candidate.
@@ -108,12 +126,66 @@ impl Answer {
             parts.push(json!({"text": self.text}));
         }
         let content = json!({"parts": parts, "role": "model"});
-        let reason = if is_imageless { "NO_IMAGE" } else { "STOP" };
+        let reason = match self.continuation_token {
+            Some(_) => "CONTINUATION",
+            None if is_imageless => "NO_IMAGE",
+            None => "STOP",
+        };
         let mut candidate = json!({"content": content, "finishReason": reason});
+        if let Some(token) = &self.continuation_token {
+            candidate["continuationToken"] = json!(token);
+        }
         if index > 0 {
             candidate["index"] = json!(index);
         }
         candidate
+    }
+
+    /// The body in up to `most` pieces: text parts are deltas, usage is cumulative.
+    pub(super) fn pieces(
+        &self,
+        seed: u64,
+        arrival: u64,
+        model: &str,
+        prompt: &Prompt,
+        most: usize,
+    ) -> Vec<Value> {
+        let whole = self.body(seed, arrival, model, prompt);
+        let deltas = stream::split(&self.text, most);
+        if prompt.is_blocked || prompt.wants_images || deltas.len() < 2 {
+            return vec![whole];
+        }
+        let mut said = 0;
+        let bodies = deltas.iter().enumerate().map(|(at, delta)| {
+            said += delta.len();
+            let is_last = said == self.text.len();
+            let mut body = whole.clone();
+            for candidate in body["candidates"].as_array_mut().into_iter().flatten() {
+                candidate["content"]["parts"] = json!([{"text": delta}]);
+                if let Some(fields) = candidate.as_object_mut().filter(|_| !is_last) {
+                    fields.remove("finishReason");
+                    fields.remove("continuationToken");
+                }
+            }
+            if is_last {
+                return body;
+            }
+            // The first piece tells of the prompt alone; the second of many tells no usage.
+            let so_far = Self {
+                candidate_tokens: if at == 0 {
+                    0
+                } else {
+                    text_tokens(&self.text[..said]) * prompt.candidates
+                },
+                ..self.clone()
+            };
+            body["usageMetadata"] = json!(so_far.usage(prompt));
+            if let Some(fields) = body.as_object_mut().filter(|_| at == 1 && deltas.len() > 3) {
+                fields.remove("usageMetadata");
+            }
+            body
+        });
+        bodies.collect()
     }
 
     fn usage(&self, prompt: &Prompt) -> Map<String, Value> {
@@ -174,6 +246,10 @@ pub(super) fn model(name: &str) -> Value {
         model["thinking"] = json!(true);
     }
     model
+}
+
+fn text_tokens(text: &str) -> u64 {
+    count_tokens(std::iter::once(text))
 }
 
 fn stride(candidates: u64) -> usize {

@@ -8,9 +8,11 @@ use super::refusal::Refusal;
 /// The call that a request makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Call {
+    /// `generateContent` or `streamGenerateContent`.
     Generate {
         version: String,
         model: String,
+        is_stream: bool,
     },
     CountTokens {
         version: String,
@@ -66,8 +68,12 @@ impl Call {
             }
             (&Method::POST, [kind @ ("models" | "tunedModels"), target]) => {
                 match (*kind, target.split_once(':')) {
-                    ("models", Some((model, "generateContent"))) => {
-                        Self::Generate { version, model: model.to_owned() }
+                    (
+                        "models",
+                        Some((model, verb @ ("generateContent" | "streamGenerateContent"))),
+                    ) => {
+                        let is_stream = verb == "streamGenerateContent";
+                        Self::Generate { version, model: model.to_owned(), is_stream }
                     }
                     ("models", Some((model, "countTokens"))) => {
                         Self::CountTokens { version, model: model.to_owned() }
@@ -91,7 +97,8 @@ impl Call {
     /// The name in the log.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Generate { .. } => "generateContent",
+            Self::Generate { is_stream: false, .. } => "generateContent",
+            Self::Generate { is_stream: true, .. } => "streamGenerateContent",
             Self::CountTokens { .. } => "countTokens",
             Self::Embed { is_batch: false, .. } => "embedContent",
             Self::Embed { is_batch: true, .. } => "batchEmbedContents",
@@ -130,7 +137,7 @@ impl Call {
     /// The 404 when what the call names does not exist.
     pub(super) fn not_found(&self) -> Refusal {
         match self {
-            Self::Generate { version, model }
+            Self::Generate { version, model, .. }
             | Self::CountTokens { version, model }
             | Self::Embed { version, model, .. }
             | Self::GetModel { version, model } => {
@@ -209,6 +216,7 @@ mod tests {
         let generate = |version: &str| Call::Generate {
             version: version.to_owned(),
             model: "gemini-2.0-flash".to_owned(),
+            is_stream: false,
         };
         let openai = |form, method| Call::OpenAi(OpenAiCall { form, method });
         let cases = [

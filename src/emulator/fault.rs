@@ -38,6 +38,14 @@ pub enum FaultKind {
     NotJson,
     /// `no_usage`: a 200 without `usageMetadata` or `usage`.
     NoUsage,
+    /// `stream_error`: half of a stream comes, then an event that holds a 503.
+    StreamError,
+    /// `stream_error_raw`: half of a stream comes, then a 503 that is printed as JSON and is no
+    /// event.
+    StreamErrorRaw,
+    /// `continuation`: half of an answer comes, with the finish reason `CONTINUATION` and a token
+    /// for the rest.
+    Continuation,
 }
 
 /// A fault for the next `times` calls.
@@ -66,6 +74,9 @@ impl FaultKind {
             Self::Hang { .. } => "hang",
             Self::NotJson => "not_json",
             Self::NoUsage => "no_usage",
+            Self::StreamError => "stream_error",
+            Self::StreamErrorRaw => "stream_error_raw",
+            Self::Continuation => "continuation",
         }
     }
 }
@@ -128,6 +139,9 @@ impl OrderedFault {
             ("hang", Some(ms)) if ms <= MAX_HANG_MS => FaultKind::Hang { ms },
             ("not_json", None) => FaultKind::NotJson,
             ("no_usage", None) => FaultKind::NoUsage,
+            ("stream_error", None) => FaultKind::StreamError,
+            ("stream_error_raw", None) => FaultKind::StreamErrorRaw,
+            ("continuation", None) => FaultKind::Continuation,
             (name, _) => {
                 return Err(format!(
                     "{name:?} is no fault, or its ms is missing, out of place or above \

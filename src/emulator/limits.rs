@@ -23,8 +23,31 @@ pub struct Limits {
     /// Any key and any model of the one project there is.
     #[serde(skip)]
     pub(super) open: bool,
+    #[serde(default)]
+    pub(super) stream: StreamKnobs,
+    /// How long a batch job takes, in milliseconds.
+    #[serde(default)]
+    pub(super) batch_ms: u64,
     #[serde(default, rename = "project")]
     pub(super) projects: Vec<Project>,
+}
+
+/// How streams are sent.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StreamKnobs {
+    /// Milliseconds between pieces.
+    pub(super) gap_ms: u64,
+    /// Pieces of the text of an answer, at least 1.
+    pub(super) pieces: usize,
+    /// Whether they are compressed when the client accepts it.
+    pub(super) gzip: bool,
+}
+
+impl Default for StreamKnobs {
+    fn default() -> Self {
+        Self { gap_ms: 0, pieces: 4, gzip: false }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -210,10 +233,24 @@ impl Limits {
     }
 
     fn of_one(project: Project) -> Self {
-        Self { zone: pacific(), count_rejected: false, open: false, projects: vec![project] }
+        Self {
+            zone: pacific(),
+            count_rejected: false,
+            open: false,
+            stream: StreamKnobs::default(),
+            batch_ms: 0,
+            projects: vec![project],
+        }
     }
 
     fn check(&self) -> Result<(), String> {
+        let StreamKnobs { gap_ms, pieces, gzip: _ } = self.stream;
+        if gap_ms > MAX_LATENCY_MS || !(1..=MAX_PIECES).contains(&pieces) {
+            return Err(format!(
+                "stream must have a gap_ms of at most {MAX_LATENCY_MS} and from 1 to {MAX_PIECES} \
+                 pieces"
+            ));
+        }
         let mut names = BTreeSet::new();
         let mut keys = BTreeSet::new();
         for project in &self.projects {
@@ -277,6 +314,9 @@ impl Model {
         Ok(())
     }
 }
+
+/// Most pieces of a stream's text.
+const MAX_PIECES: usize = 10_000;
 
 /// Most images of an answer.
 const MAX_IMAGES: u64 = 16;

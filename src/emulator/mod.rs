@@ -9,6 +9,8 @@
 //! ```toml
 //! zone = "America/Los_Angeles"     # whose midnight ends the day of rpd and tpd
 //! count_rejected = false           # whether a 429 counts against the limits
+//! stream = { gap_ms = 0, pieces = 4, gzip = false }   # how streams are sent
+//! batch_ms = 0                     # how long a batch job takes
 //!
 //! [[project]]
 //! name = "demo"
@@ -82,6 +84,7 @@
 mod answer;
 mod call;
 mod clock;
+mod continuation;
 mod day;
 mod draw;
 mod embed;
@@ -96,6 +99,7 @@ mod refusal;
 mod schema;
 mod server;
 mod stats;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -257,6 +261,7 @@ impl Emulator {
         let kill_all = CancellationToken::new();
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
+            stream: limits.stream,
             engine: Mutex::new(Engine::new(limits, window, minute_ms, seed)),
             clock: Clock::start(date_skew),
             seed,

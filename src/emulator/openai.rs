@@ -245,7 +245,10 @@ impl Form {
                 | FaultKind::Reset
                 | FaultKind::Hang { .. }
                 | FaultKind::NotJson
-                | FaultKind::NoUsage,
+                | FaultKind::NoUsage
+                | FaultKind::StreamError
+                | FaultKind::StreamErrorRaw
+                | FaultKind::Continuation,
             ) => None,
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::continuation;
 use super::refusal::Refusal;
 use super::schema::{COUNT_TOKENS, GENERATE, PART_DATA, Problems, Schema, read, whole};
 
@@ -30,6 +31,10 @@ pub(super) struct Prompt {
     /// Whether the text has the mark of a prompt that is to be blocked.
     pub(super) is_blocked: bool,
     pub(super) service_tier: Option<String>,
+    /// Whether a stream is to be of events instead of one JSON array.
+    pub(super) is_sse: bool,
+    /// Characters of the answer that came before, from `continuationToken`.
+    pub(super) resume_at: usize,
 }
 
 impl Prompt {
@@ -88,9 +93,12 @@ impl Prompt {
             .chain(instruction)
             .flat_map(parts_of)
             .filter(|part| is_inline_image(part));
+        let sha256: [u8; 32] = Sha256::digest(texts.concat()).into();
+        let token = request.get("continuationToken").and_then(Value::as_str);
+        let resume_at = token.map_or(Ok(0), |token| continuation::read(token, &sha256))?;
         Ok(Self {
             last_text: texts.last().copied().unwrap_or_default().to_owned(),
-            sha256: Sha256::digest(texts.concat()).into(),
+            sha256,
             text_tokens: count_tokens(all_text),
             image_tokens: images.map(|_| IMAGE_TOKENS).sum(),
             candidates,
@@ -101,6 +109,8 @@ impl Prompt {
                 .get("serviceTier")
                 .and_then(Value::as_str)
                 .map(str::to_ascii_lowercase),
+            is_sse: false,
+            resume_at,
         })
     }
 }

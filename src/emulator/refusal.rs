@@ -223,7 +223,10 @@ impl Refusal {
             | FaultKind::Reset
             | FaultKind::Hang { .. }
             | FaultKind::NotJson
-            | FaultKind::NoUsage => None,
+            | FaultKind::NoUsage
+            | FaultKind::StreamError
+            | FaultKind::StreamErrorRaw
+            | FaultKind::Continuation => None,
         }
     }
 
@@ -236,7 +239,8 @@ impl Refusal {
         )
     }
 
-    fn unavailable() -> Self {
+    /// The 503 of a model in demand.
+    pub(super) fn unavailable() -> Self {
         Self::new(
             503,
             "UNAVAILABLE",

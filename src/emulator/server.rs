@@ -23,12 +23,13 @@ use super::draw::{Purpose, draw, draw_up_to};
 use super::embed::Embed;
 use super::engine::{Ask, Engine, Planned};
 use super::fault::{FaultKind, parse_order};
-use super::limits::Model;
+use super::limits::{Model, StreamKnobs};
 use super::openai::{self, Form, OpenAiCall, OpenAiMethod};
 use super::prompt::{MAX_BODY_BYTES, Prompt};
 use super::quota::{Method, Violation, Weight};
 use super::refusal::{Refusal, Wording};
 use super::stats::Stats;
+use super::stream;
 use super::wire::{Delivery, KillSwitch, Reply};
 
 /// Most bytes of a request that are read before the answer that it is too large.
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) engine: Mutex<Engine>,
     pub(super) clock: Clock,
     pub(super) seed: u64,
+    pub(super) stream: StreamKnobs,
     /// Shortest and longest latency of models that have none of their own, in milliseconds.
     pub(super) latency_ms: [u64; 2],
     pub(super) in_flight: AtomicUsize,
@@ -80,7 +82,7 @@ impl Shared {
         engine.amend_images(now, counted.at_ms, ask, came);
     }
 
-    async fn pause(&self, ms: u64) {
+    pub(super) async fn pause(&self, ms: u64) {
         if ms > 0 {
             let sleep = tokio::time::sleep(Duration::from_millis(ms));
             let _ = self.kill_all.run_until_cancelled(sleep).await;
@@ -227,7 +229,7 @@ async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8])
         Some(FaultKind::Hang { ms }) => shared.pause(ms).await,
         Some(FaultKind::NotJson) if reply.status == 200 => {
             reply.content_type = "text/html; charset=UTF-8";
-            "<!DOCTYPE html><title>Sign in</title>\n".clone_into(&mut reply.body);
+            reply.pieces = vec!["<!DOCTYPE html><title>Sign in</title>\n".into()];
         }
         _ => {}
     }
@@ -235,7 +237,7 @@ async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8])
         let id = draw(shared.seed, Purpose::RequestId, ask.arrival);
         reply.headers.push(("x-request-id", format!("req_{id:032x}")));
     }
-    let gzip = accepts_gzip(parts);
+    let gzip = accepts_gzip(parts) && (!reply.is_stream() || shared.stream.gzip);
     let now = shared.clock.now();
     reply.deliver(gzip, delivery, now.at_ms.saturating_sub(ask.at_ms), now.wall)
 }
@@ -301,7 +303,10 @@ fn prepare(
             // The lock is not held while a large payload is read.
             drop(engine);
             let prompt = check_query(&query).and_then(|()| Prompt::of_generate(body));
-            let prompt = prompt.map_err(failure)?;
+            let mut prompt = prompt.map_err(failure)?;
+            prompt.is_sse = query.iter().any(|(name, value)| {
+                ["alt", "$alt"].contains(&name.as_str()) && value == "sse"
+            });
             engine = shared.engine();
             ask.prompt_sha256 = Some(prompt.sha256);
             ask.weight = Weight {
@@ -408,7 +413,10 @@ async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> R
     let seed = shared.seed;
     let name = call.model().unwrap_or_default();
     let images_returned = ask.model.as_ref().and_then(|model| model.images_returned);
-    let answer = Answer::new(seed, name, prompt, images_returned);
+    let mut answer = Answer::new(seed, name, prompt, images_returned);
+    if ask.fault == Some(FaultKind::Continuation) {
+        answer.break_off(prompt);
+    }
     let planned =
         Planned::Answer { output_tokens: answer.output_tokens(), images: answer.images() };
     let counted = match decide(shared, call, ask, planned).await {
@@ -416,15 +424,25 @@ async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> R
         Err(reply) => return reply,
     };
     shared.amend_images(counted, ask, answer.images());
-    let mut body = answer.body(seed, ask.arrival, name, prompt);
-    if ask.fault == Some(FaultKind::NoUsage)
-        && let Some(fields) = body.as_object_mut()
-    {
-        fields.remove("usageMetadata");
+    let mut bodies = match call {
+        Call::Generate { is_stream: true, .. } => {
+            answer.pieces(seed, ask.arrival, name, prompt, shared.stream.pieces)
+        }
+        _ => vec![answer.body(seed, ask.arrival, name, prompt)],
+    };
+    if ask.fault == Some(FaultKind::NoUsage) {
+        for fields in bodies.iter_mut().filter_map(Value::as_object_mut) {
+            fields.remove("usageMetadata");
+        }
     }
     let tier = prompt.service_tier.clone().unwrap_or_else(|| "standard".to_owned());
-    let headers = vec![("x-gemini-service-tier", tier)];
-    Reply { headers, ..Reply::json(200, &body) }
+    let reply = match call {
+        Call::Generate { is_stream: true, .. } => {
+            stream::generated(&bodies, prompt.is_sse, ask.fault, shared.stream)
+        }
+        _ => Reply::json(200, bodies.first().unwrap_or(&Value::Null)),
+    };
+    Reply { headers: vec![("x-gemini-service-tier", tier)], ..reply }
 }
 
 /// Answers texts to embed.

@@ -1,6 +1,5 @@
 //! Connections that can be dropped at will, and answers that can be damaged on their way.
 
-use std::convert::Infallible;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,7 +17,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -144,7 +143,7 @@ impl AsyncWrite for Connection {
 pub(super) enum Delivery {
     /// All of it, in one chunk of a chunked body.
     Whole,
-    /// Half of it, then the connection ends without the last chunk.
+    /// Half of it, or of its pieces, then the connection ends without the last chunk.
     Cut,
     /// Half of what `content-length` promised, then the connection ends.
     Truncated,
@@ -155,7 +154,10 @@ pub(super) enum Delivery {
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
+    /// The body, in the pieces in which it is sent; an answer that does not stream has one.
+    pub(super) pieces: Vec<Bytes>,
+    /// What passes before each piece of a stream but the first.
+    pub(super) gap: Duration,
     /// Headers of this answer alone.
     pub(super) headers: Vec<(&'static str, String)>,
     /// Whether it has the headers that all of Google's answers have.
@@ -168,10 +170,27 @@ impl Reply {
         Self {
             status,
             content_type: "application/json; charset=UTF-8",
-            body: format!("{body:#}\n"),
+            pieces: vec![format!("{body:#}\n").into()],
+            gap: Duration::ZERO,
             headers: Vec::new(),
             is_google: true,
         }
+    }
+
+    /// A good answer that is sent piece by piece.
+    pub(super) fn stream(
+        content_type: &'static str,
+        pieces: impl IntoIterator<Item = String>,
+        gap: Duration,
+    ) -> Self {
+        let pieces = pieces.into_iter().map(Bytes::from).collect();
+        let (status, headers, is_google) = (200, Vec::new(), true);
+        Self { status, content_type, pieces, gap, headers, is_google }
+    }
+
+    /// Whether it is sent in several pieces.
+    pub(super) fn is_stream(&self) -> bool {
+        self.pieces.len() > 1
     }
 
     /// A JSON answer of OpenAI.
@@ -201,21 +220,18 @@ impl Reply {
         took_ms: u64,
         date: DateTime<Utc>,
     ) -> Response {
-        let body = if gzip { compress(self.body.as_bytes()) } else { self.body.into() };
-        let length = body.len();
-        let half = body.slice(..length / 2);
+        let is_stream = self.is_stream();
+        let pieces = if gzip { compress(&self.pieces) } else { self.pieces };
+        let length: usize = pieces.iter().map(Bytes::len).sum();
         let body = match delivery {
-            Delivery::Whole => {
-                Body::from_stream(stream::once(async move { Ok::<_, Infallible>(body) }))
-            }
+            Delivery::Whole => Body::from_stream(paced(pieces, self.gap)),
             Delivery::Cut | Delivery::Truncated => {
-                let first = stream::once(async move { Ok(half) });
                 let end = stream::once(async move {
                     // Lets the first half reach the socket before the connection ends.
                     tokio::task::yield_now().await;
                     Err::<Bytes, _>(dropped())
                 });
-                Body::from_stream(first.chain(end))
+                Body::from_stream(paced(first_half(pieces), self.gap).chain(end))
             }
         };
         let mut response = Response::new(body);
@@ -237,7 +253,7 @@ impl Reply {
         if gzip {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if delivery == Delivery::Truncated {
+        if delivery == Delivery::Truncated && !is_stream {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
@@ -258,8 +274,42 @@ impl Reply {
     }
 }
 
-fn compress(body: &[u8]) -> Bytes {
+/// Sends piece after piece, each in a chunk of its own.
+fn paced(pieces: Vec<Bytes>, gap: Duration) -> impl Stream<Item = Result<Bytes, io::Error>> {
+    stream::iter(pieces.into_iter().enumerate()).then(move |(at, piece)| async move {
+        if at > 0 && gap > Duration::ZERO {
+            tokio::time::sleep(gap).await;
+        } else if at > 0 {
+            // Lets the piece before reach the socket alone.
+            tokio::task::yield_now().await;
+        }
+        Ok(piece)
+    })
+}
+
+/// Half of the pieces, or half of the only one.
+fn first_half(mut pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let half = pieces.len() / 2;
+    if half == 0 {
+        return pieces.iter().map(|piece| piece.slice(..piece.len() / 2)).collect();
+    }
+    pieces.truncate(half);
+    pieces
+}
+
+/// One gzip stream of all pieces; what was sent of it is enough to read the pieces sent.
+fn compress(pieces: &[Bytes]) -> Vec<Bytes> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let compressed = encoder.write_all(body).and_then(|()| encoder.finish());
-    compressed.expect("writing to memory does not fail").into()
+    let mut compressed: Vec<Bytes> = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        let is_last = at + 1 == pieces.len();
+        let written = encoder.write_all(piece);
+        let written = written.and_then(|()| if is_last { Ok(()) } else { encoder.flush() });
+        written.expect("writing to memory does not fail");
+        if !is_last {
+            compressed.push(std::mem::take(encoder.get_mut()).into());
+        }
+    }
+    compressed.push(encoder.finish().expect("writing to memory does not fail").into());
+    compressed
 }

@@ -122,7 +122,9 @@ impl Answer {
         let mut parts: Vec<Value> =
             images.map(|_| json!({"inlineData": {"mimeType": "image/png", "data": PNG}})).collect();
         let is_imageless = prompt.wants_images && parts.is_empty();
-        if parts.is_empty() {
+        if let Some((name, arguments)) = &prompt.function_call {
+            parts = vec![json!({"functionCall": {"name": name, "args": arguments}})];
+        } else if parts.is_empty() {
             parts.push(json!({"text": self.text}));
         }
         let content = json!({"parts": parts, "role": "model"});
@@ -152,7 +154,8 @@ impl Answer {
     ) -> Vec<Value> {
         let whole = self.body(seed, arrival, model, prompt);
         let deltas = stream::split(&self.text, most);
-        if prompt.is_blocked || prompt.wants_images || deltas.len() < 2 {
+        let is_whole = prompt.is_blocked || prompt.wants_images || prompt.function_call.is_some();
+        if is_whole || deltas.len() < 2 {
             return vec![whole];
         }
         let mut said = 0;

@@ -26,6 +26,10 @@ pub(super) enum Call {
     },
     /// A method of OpenAI, whose model is in its body.
     OpenAi(OpenAiCall),
+    /// The list of models as Gemini has it for OpenAI's clients.
+    CompatibleModels,
+    /// `interactions`, whose model is in its body.
+    Interact,
     ListModels,
     GetModel {
         version: String,
@@ -62,6 +66,8 @@ impl Call {
             (&Method::POST, ["openai", "embeddings"]) if version == "v1beta" => {
                 Self::OpenAi(OpenAiCall { form: Form::Gemini, method: OpenAiMethod::Embeddings })
             }
+            (&Method::GET, ["openai", "models"]) if version == "v1beta" => Self::CompatibleModels,
+            (&Method::POST, ["interactions"]) => Self::Interact,
             (&Method::GET, ["models"]) => Self::ListModels,
             (&Method::GET, ["models", model]) if !model.contains(':') => {
                 Self::GetModel { version, model: (*model).to_owned() }
@@ -103,6 +109,8 @@ impl Call {
             Self::Embed { is_batch: false, .. } => "embedContent",
             Self::Embed { is_batch: true, .. } => "batchEmbedContents",
             Self::OpenAi(call) => call.name(),
+            Self::CompatibleModels => "models",
+            Self::Interact => "interactions",
             Self::ListModels => "listModels",
             Self::GetModel { .. } => "getModel",
             Self::NoMethod { .. } | Self::Unknown => "unknown",
@@ -113,7 +121,9 @@ impl Call {
     pub(super) fn form(&self) -> Option<Form> {
         match self {
             Self::OpenAi(call) => Some(call.form),
-            Self::Generate { .. }
+            Self::CompatibleModels => Some(Form::Gemini),
+            Self::Interact
+            | Self::Generate { .. }
             | Self::CountTokens { .. }
             | Self::Embed { .. }
             | Self::ListModels
@@ -130,7 +140,12 @@ impl Call {
             | Self::CountTokens { model, .. }
             | Self::Embed { model, .. }
             | Self::GetModel { model, .. } => Some(model),
-            Self::OpenAi(_) | Self::ListModels | Self::NoMethod { .. } | Self::Unknown => None,
+            Self::OpenAi(_)
+            | Self::CompatibleModels
+            | Self::Interact
+            | Self::ListModels
+            | Self::NoMethod { .. }
+            | Self::Unknown => None,
         }
     }
 
@@ -146,7 +161,11 @@ impl Call {
             Self::NoMethod { version, resource, verb } => {
                 Refusal::no_model(resource, version, verb)
             }
-            Self::OpenAi(_) | Self::ListModels | Self::Unknown => Refusal::no_path(),
+            Self::OpenAi(_)
+            | Self::CompatibleModels
+            | Self::Interact
+            | Self::ListModels
+            | Self::Unknown => Refusal::no_path(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) const MAX_VALUES: u64 = 3_072;
 pub(super) struct Embed {
     texts: Vec<Text>,
     is_batch: bool,
+    /// Whether vectors are told as base 64 of their bytes, as OpenAI's clients ask for.
+    pub(super) is_base64: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,11 @@ impl Embed {
     /// Reads the body of `embedContent` for `model`.
     pub(super) fn of_one(body: &[u8], model: &str) -> Result<Self, Refusal> {
         let request = Value::Object(read_body(body, EMBED)?);
-        Ok(Self { texts: vec![text_of(&request, model, "EmbedContentRequest")?], is_batch: false })
+        Ok(Self {
+            texts: vec![text_of(&request, model, "EmbedContentRequest")?],
+            is_batch: false,
+            is_base64: false,
+        })
     }
 
     /// Reads the body of `batchEmbedContents` for `model`.
@@ -56,14 +62,15 @@ impl Embed {
             text_of(request, model, &format!("BatchEmbedContentsRequest.requests[{at}]"))
         };
         let texts = requests.iter().enumerate().map(text).collect::<Result<_, _>>()?;
-        Ok(Self { texts, is_batch: true })
+        Ok(Self { texts, is_batch: true, is_base64: false })
     }
 
     /// Texts of which each is to have so many values, or few.
     pub(super) fn of_texts(texts: Vec<(String, u64)>, values: Option<u64>) -> Self {
         let values = values.unwrap_or(FEW);
         let text = |(content, tokens)| Text { content, tokens, values };
-        Self { texts: texts.into_iter().map(text).collect(), is_batch: true }
+        let texts = texts.into_iter().map(text).collect();
+        Self { texts, is_batch: true, is_base64: false }
     }
 
     /// The values of each text, by seed and text alone.

@@ -25,9 +25,6 @@ pub struct Limits {
     pub(super) open: bool,
     #[serde(default)]
     pub(super) stream: StreamKnobs,
-    /// How long a batch job takes, in milliseconds.
-    #[serde(default)]
-    pub(super) batch_ms: u64,
     #[serde(default, rename = "project")]
     pub(super) projects: Vec<Project>,
 }
@@ -238,7 +235,6 @@ impl Limits {
             count_rejected: false,
             open: false,
             stream: StreamKnobs::default(),
-            batch_ms: 0,
             projects: vec![project],
         }
     }

@@ -91,6 +91,8 @@ mod embed;
 mod engine;
 mod external;
 mod fault;
+mod files;
+mod interactions;
 mod limits;
 mod openai;
 mod prompt;
@@ -262,6 +264,7 @@ impl Emulator {
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
             stream: limits.stream,
+            files: files::Files::default(),
             engine: Mutex::new(Engine::new(limits, window, minute_ms, seed)),
             clock: Clock::start(date_skew),
             seed,

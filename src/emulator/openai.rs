@@ -2,6 +2,7 @@
 
 mod answer;
 mod request;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,10 @@ use super::limits::{Details, Model, QuotaValue};
 use super::quota::{Method, QuotaKind, Violation, Weight};
 use super::refusal::{Refusal, Wording, Words, prose_duration};
 use super::server::{self, Shared, decide};
+use super::stream::{broken, events};
 use super::wire::Reply;
 use request::Chat;
+use serde_json::json;
 
 /// A call of an OpenAI method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,10 +146,44 @@ pub(super) async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &Ask
     {
         fields.remove("usage");
     }
+    if let Work::Chat { chat, .. } = work
+        && chat.is_stream
+    {
+        let chunks = stream::chunks(form, &body, chat.tells_usage, shared.stream.pieces);
+        let error = form.adapted_fault().body();
+        let chunks = broken(&chunks, ask.fault, &error);
+        let is_google = form == Form::Gemini;
+        return Reply { is_google, ..events(&chunks, shared.stream) };
+    }
     match form {
         Form::Plain => Reply::openai(200, &body),
         Form::Gemini => Reply::json(200, &body),
     }
+}
+
+/// The list of models.
+pub(super) fn models(
+    shared: &Shared,
+    form: Form,
+    parts: &Parts,
+    ask: &mut Ask,
+) -> Result<server::Work, (Refusal, Planned)> {
+    let mut engine = shared.engine();
+    ask.arrival = engine.arrive();
+    let caller = form.bearer(&parts.headers).and_then(|key| engine.identify(&key));
+    let caller = caller.map_err(|refusal| {
+        let refusal = form.adapted(refusal);
+        let planned = Planned::Uncounted(refusal.code);
+        (refusal, planned)
+    })?;
+    ask.caller = Some(caller.clone());
+    let prefix = if form == Form::Gemini { "models/" } else { "" };
+    let names = engine.model_names(&caller);
+    let listed: Vec<_> = names
+        .iter()
+        .map(|name| json!({"id": format!("{prefix}{name}"), "object": "model", "owned_by": "x"}))
+        .collect();
+    Ok(server::Work::Body(json!({"object": "list", "data": listed})))
 }
 
 impl Form {
@@ -187,6 +224,18 @@ impl Form {
                     code: Some("model_not_found"),
                     ..Words::default()
                 },
+            ),
+        }
+    }
+
+    /// The error that breaks a stream.
+    fn adapted_fault(self) -> Refusal {
+        match self {
+            Self::Gemini => Refusal::unavailable().listed(),
+            Self::Plain => Refusal::openai(
+                500,
+                "The server had an error while processing your request.",
+                Words { kind: "server_error", ..Words::default() },
             ),
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Prompt {
     pub(super) service_tier: Option<String>,
     /// Whether a stream is to be of events instead of one JSON array.
     pub(super) is_sse: bool,
+    /// The call of a function with which it is answered: its name and arguments.
+    pub(super) function_call: Option<(String, Value)>,
     /// Characters of the answer that came before, from `continuationToken`.
     pub(super) resume_at: usize,
 }
@@ -109,10 +111,46 @@ impl Prompt {
                 .get("serviceTier")
                 .and_then(Value::as_str)
                 .map(str::to_ascii_lowercase),
+            function_call: function_call(request, contents),
             is_sse: false,
             resume_at,
         })
     }
+}
+
+/// The call of the first declared function, unless the last turn answers one.
+fn function_call(request: &Map<String, Value>, contents: &[Value]) -> Option<(String, Value)> {
+    let is_answered = contents
+        .last()
+        .is_some_and(|turn| parts_of(turn).any(|part| part.get("functionResponse").is_some()));
+    if is_answered {
+        return None;
+    }
+    let tools = request.get("tools").and_then(Value::as_array)?;
+    let either = |value: &Value, camel: &str, snake: &str| {
+        value.get(camel).or_else(|| value.get(snake)).cloned()
+    };
+    let declared = tools
+        .iter()
+        .find_map(|tool| either(tool, "functionDeclarations", "function_declarations"))?;
+    let first = declared.get(0)?;
+    let name = first.get("name")?.as_str()?.to_owned();
+    let schema = either(first, "parameters", "parameters")
+        .or_else(|| either(first, "parametersJsonSchema", "parameters_json_schema"));
+    let properties = schema.as_ref().and_then(|schema| schema.get("properties")?.as_object());
+    let value = |schema: &Value| match schema["type"].as_str().map(str::to_uppercase).as_deref() {
+        Some("INTEGER" | "NUMBER") => Value::from(7),
+        Some("BOOLEAN") => Value::from(true),
+        Some("ARRAY") => Value::Array(Vec::new()),
+        Some("OBJECT") => Value::Object(Map::new()),
+        _ => Value::from("here"),
+    };
+    let arguments: Map<String, Value> = properties
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| (name.clone(), value(schema)))
+        .collect();
+    Some((name, Value::Object(arguments)))
 }
 
 /// The emulator's tokenizer: 4 ASCII characters or 1 other character for a token.

@@ -181,6 +181,10 @@ impl Refusal {
         )
     }
 
+    pub(super) fn permission_denied(message: &str) -> Self {
+        Self::new(403, "PERMISSION_DENIED", message)
+    }
+
     pub(super) fn no_path() -> Self {
         Self::new(404, "NOT_FOUND", "Requested entity was not found.")
     }

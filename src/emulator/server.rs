@@ -23,6 +23,8 @@ use super::draw::{Purpose, draw, draw_up_to};
 use super::embed::Embed;
 use super::engine::{Ask, Engine, Planned};
 use super::fault::{FaultKind, parse_order};
+use super::files::Files;
+use super::interactions::Interaction;
 use super::limits::{Model, StreamKnobs};
 use super::openai::{self, Form, OpenAiCall, OpenAiMethod};
 use super::prompt::{MAX_BODY_BYTES, Prompt};
@@ -45,6 +47,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) seed: u64,
     pub(super) stream: StreamKnobs,
+    pub(super) files: Files,
     /// Shortest and longest latency of models that have none of their own, in milliseconds.
     pub(super) latency_ms: [u64; 2],
     pub(super) in_flight: AtomicUsize,
@@ -212,6 +215,9 @@ impl Drop for InFlight {
 
 /// Answers one call and delivers the answer as well as its fault allows.
 async fn respond(shared: &Shared, kill: &KillSwitch, parts: &Parts, body: &[u8]) -> Response {
+    if let Some(reply) = super::files::serve(shared, parts, body) {
+        return reply.deliver(accepts_gzip(parts), Delivery::Whole, 0, shared.clock.now().wall);
+    }
     let call = Call::parse(&parts.method, parts.uri.path());
     let mut ask = Ask { at_ms: shared.clock.now().at_ms, call: call.name(), ..Ask::default() };
     let mut reply = match prepare(shared, &call, parts, body, &mut ask) {
@@ -258,6 +264,7 @@ fn accepts_gzip(parts: &Parts) -> bool {
 pub(super) enum Work {
     Generate(Box<Prompt>),
     Embed(Embed),
+    Interact(Interaction),
     OpenAi(Box<openai::Work>),
     Body(Value),
 }
@@ -287,6 +294,10 @@ fn prepare(
     if let Call::OpenAi(call) = call {
         return openai::prepare(shared, *call, parts, body, ask);
     }
+    let is_openai = *call == Call::ListModels && parts.headers.contains_key(header::AUTHORIZATION);
+    if *call == Call::CompatibleModels || is_openai {
+        return openai::models(shared, call.form().unwrap_or(Form::Plain), parts, ask);
+    }
     let mut engine = shared.engine();
     ask.arrival = engine.arrive();
     let key = credential(&parts.headers, &query).map_err(uncounted)?;
@@ -304,9 +315,9 @@ fn prepare(
             drop(engine);
             let prompt = check_query(&query).and_then(|()| Prompt::of_generate(body));
             let mut prompt = prompt.map_err(failure)?;
-            prompt.is_sse = query.iter().any(|(name, value)| {
-                ["alt", "$alt"].contains(&name.as_str()) && value == "sse"
-            });
+            prompt.is_sse = query
+                .iter()
+                .any(|(name, value)| ["alt", "$alt"].contains(&name.as_str()) && value == "sse");
             engine = shared.engine();
             ask.prompt_sha256 = Some(prompt.sha256);
             ask.weight = Weight {
@@ -342,7 +353,22 @@ fn prepare(
             check_query(&query).map_err(uncounted)?;
             Work::Body(model_page(&engine.model_names(&caller), &query))
         }
-        Call::OpenAi(_) | Call::NoMethod { .. } | Call::Unknown => {
+        Call::Interact => {
+            drop(engine);
+            let read = check_query(&query).and_then(|()| Interaction::read(body));
+            let interaction = read.map_err(failure)?;
+            engine = shared.engine();
+            ask.model = engine.find_model(&caller, &interaction.model);
+            if ask.model.is_none() {
+                let name = format!("models/{}", interaction.model);
+                return Err(uncounted(Refusal::no_model(&name, "v1", call.name())));
+            }
+            ask.prompt_sha256 = Some(interaction.prompt.sha256);
+            let input_tokens = interaction.prompt.input_tokens();
+            ask.weight = Weight { requests: 1, input_tokens, images: 0 };
+            Work::Interact(interaction)
+        }
+        Call::OpenAi(_) | Call::CompatibleModels | Call::NoMethod { .. } | Call::Unknown => {
             return Err(uncounted(call.not_found()));
         }
     };
@@ -385,6 +411,7 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
     match work {
         Work::Generate(prompt) => generate(shared, call, prompt, ask).await,
         Work::Embed(embed) => embed_texts(shared, call, embed, ask).await,
+        Work::Interact(interaction) => interact(shared, call, interaction, ask).await,
         Work::OpenAi(work) => openai::perform(shared, call, work, ask).await,
         Work::Body(body) => {
             let _ = shared.settle(ask, Planned::Uncounted(200));
@@ -443,6 +470,23 @@ async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> R
         _ => Reply::json(200, bodies.first().unwrap_or(&Value::Null)),
     };
     Reply { headers: vec![("x-gemini-service-tier", tier)], ..reply }
+}
+
+/// Answers an interaction.
+async fn interact(shared: &Shared, call: &Call, interaction: &Interaction, ask: &Ask) -> Reply {
+    let (seed, arrival) = (shared.seed, ask.arrival);
+    let answer = Answer::new(seed, &interaction.model, &interaction.prompt, None);
+    let planned = Planned::Answer { output_tokens: answer.output_tokens(), images: 0 };
+    if let Err(reply) = decide(shared, call, ask, planned).await {
+        return reply;
+    }
+    if !interaction.is_stream {
+        return Reply::json(200, &interaction.body(seed, arrival, &answer));
+    }
+    let events = interaction.events(seed, arrival, &answer, shared.stream.pieces);
+    let error = json!({"event_type": "error", "error": {"code": "unavailable", "message": "."}});
+    let events = stream::broken(&events, ask.fault, &error);
+    stream::events(&events, shared.stream)
 }
 
 /// Answers texts to embed.

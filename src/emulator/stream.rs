@@ -50,6 +50,13 @@ pub(super) fn generated(
     Reply::stream(content_type, pieces, Duration::from_millis(knobs.gap_ms))
 }
 
+/// Events that end as OpenAI's do.
+pub(super) fn events(bodies: &[Value], knobs: StreamKnobs) -> Reply {
+    let told = bodies.iter().map(|body| format!("data: {body}\n\n"));
+    let pieces = told.chain(std::iter::once("data: [DONE]\n\n".to_owned()));
+    Reply::stream(EVENTS, pieces, Duration::from_millis(knobs.gap_ms))
+}
+
 /// The bodies that come when `fault` breaks a stream: half of them, then the error if it is told
 /// as one of them.
 pub(super) fn broken(bodies: &[Value], fault: Option<FaultKind>, error: &Value) -> Vec<Value> {

@@ -188,6 +188,12 @@ impl Reply {
         Self { status, content_type, pieces, gap, headers, is_google }
     }
 
+    /// A file's content.
+    pub(super) fn text(content: String) -> Self {
+        let reply = Self::stream("text/plain", [content], Duration::ZERO);
+        Self { content_type: "application/octet-stream", ..reply }
+    }
+
     /// Whether it is sent in several pieces.
     pub(super) fn is_stream(&self) -> bool {
         self.pieces.len() > 1

@@ -13,7 +13,7 @@ PNG = base64.b64decode(
 )
 
 # What differs from call to call.
-OWN = {"response_id", "create_time", "sdk_http_response", "id", "created", "updated", "name", "uri",
+OWN = {"response_id", "continuation_ids", "create_time", "sdk_http_response", "id", "created", "updated", "name", "uri",
        "expiration_time", "update_time", "system_fingerprint", "automatic_function_calling_history"}
 
 

@@ -1,5 +1,7 @@
 //! Bodies of good answers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -96,11 +98,21 @@ fn choice(form: Form, index: u64, chat: &Chat, answer: &Answer) -> Value {
     }
 }
 
+/// The values as 32-bit floats in base 64.
+fn encoded(values: &[f64]) -> Value {
+    let single = |value: &f64| value.to_string().parse::<f32>().unwrap_or(0.0).to_le_bytes();
+    let bytes: Vec<u8> = values.iter().flat_map(single).collect();
+    json!(STANDARD.encode(bytes))
+}
+
 /// Embeddings.
 pub(super) fn embeddings(form: Form, seed: u64, model: &str, embed: &Embed) -> Value {
     let vectors = embed.vectors(seed).into_iter().enumerate();
     let data: Vec<Value> = vectors
-        .map(|(at, values)| json!({"object": "embedding", "index": at, "embedding": values}))
+        .map(|(at, values)| {
+            let values = if embed.is_base64 { encoded(&values) } else { json!(values) };
+            json!({"object": "embedding", "index": at, "embedding": values})
+        })
         .collect();
     let mut body = json!({"object": "list", "data": data, "model": model});
     let tokens = embed.input_tokens();

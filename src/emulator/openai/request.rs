@@ -70,7 +70,7 @@ const EMBEDDINGS: &[(&str, Kind)] = &[
     ("model", Kind::Text),
     ("input", Kind::Any),
     ("dimensions", Kind::Whole(1, 3_072)),
-    ("encoding_format", Kind::OneOf(&["float"])),
+    ("encoding_format", Kind::OneOf(&["float", "base64"])),
     ("user", Kind::Text),
 ];
 
@@ -93,6 +93,9 @@ pub(in crate::emulator) struct Chat {
     pub(super) prompt: Prompt,
     /// Whether the text has the mark of a chat that the model is to refuse.
     pub(super) is_refused: bool,
+    /// Whether the answer is to come in pieces, and whether a last one is to tell usage.
+    pub(super) is_stream: bool,
+    pub(super) tells_usage: bool,
 }
 
 /// The body as an object.
@@ -125,9 +128,6 @@ impl Chat {
     /// Reads the body of `chat/completions`.
     pub(super) fn read(fields: &Fields, form: Form) -> Result<Self, Refusal> {
         check(fields, CHAT, form)?;
-        if fields.get("stream") == Some(&Value::Bool(true)) {
-            return Err(problem("the emulator does not stream", Some("stream"), UNSUPPORTED));
-        }
         let messages = match fields.get("messages") {
             None | Some(Value::Null) => return Err(missing("messages")),
             Some(messages) => messages.as_array().map_or(&[][..], Vec::as_slice),
@@ -154,7 +154,14 @@ impl Chat {
             is_blocked: said.contains("[[block]]"),
             ..Prompt::default()
         };
-        Ok(Self { prompt, is_refused: said.contains("[[refuse]]") })
+        let is_true = |value: Option<&Value>| value == Some(&Value::Bool(true));
+        let options = fields.get("stream_options");
+        Ok(Self {
+            prompt,
+            is_refused: said.contains("[[refuse]]"),
+            is_stream: is_true(fields.get("stream")),
+            tells_usage: is_true(options.and_then(|options| options.get("include_usage"))),
+        })
     }
 }
 
@@ -274,7 +281,10 @@ pub(super) fn embeddings(fields: &Fields, form: Form) -> Result<Embed, Refusal> 
         return Err(problem(message, Some("input"), Some("array_above_max_length")));
     }
     let values = fields.get("dimensions").and_then(Value::as_u64);
-    Ok(Embed::of_texts(texts, values.map(|values| values.min(MAX_VALUES))))
+    let is_base64 = fields.get("encoding_format").and_then(Value::as_str) == Some("base64");
+    let mut embed = Embed::of_texts(texts, values.map(|values| values.min(MAX_VALUES)));
+    embed.is_base64 = is_base64;
+    Ok(embed)
 }
 
 /// Refuses fields that are unknown or hold something else. Every field may be null.
@@ -362,8 +372,6 @@ fn within<T: PartialOrd + std::fmt::Display>(
     };
     Err(problem(message, Some(path), Some(code)))
 }
-
-const UNSUPPORTED: Option<&str> = Some("unsupported_value");
 
 fn one_of(path: &str, word: &str, words: &[&str]) -> Result<(), Refusal> {
     if words.contains(&word) {

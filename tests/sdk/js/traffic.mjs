@@ -7,7 +7,7 @@ const { DIRECT, PROXY, KEY, MODEL, EMBEDDER, ONLY } = process.env;
 const PNG =
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgAAAAAgAB4iG8MwAAAABJRU5ErkJggg==";
 const OWN = new Set([
-  "responseId", "createTime", "sdkHttpResponse", "id", "created", "updated", "name", "uri",
+  "responseId", "continuation_ids", "createTime", "sdkHttpResponse", "id", "created", "updated", "name", "uri",
   "expirationTime", "updateTime", "automaticFunctionCallingHistory",
 ]);
 

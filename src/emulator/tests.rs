@@ -116,7 +116,7 @@ async fn what_does_not_exist_is_a_404() {
         ("v1/models/gemini-9:generateContent", "models/gemini-9 is not found for API version v1,"),
         ("v1beta/tunedModels/t:generateContent", "tunedModels/t is not found"),
         ("v1beta/models/gemini-2.0-flash:predict", "or is not supported for predict."),
-        ("v1beta/files", "Requested entity was not found."),
+        ("v1beta/operations", "Requested entity was not found."),
         ("v3/models/gemini-2.0-flash:generateContent", "Requested entity was not found."),
     ] {
         let response = post(&emulator, path, &prompt("hi")).await;

@@ -221,15 +221,19 @@ impl Engine {
             let sent = now.wall.minus(latency_ms);
             self.hear_clock(flight.project, (sent, now.wall, date), now);
         }
+        if !flight.is_free() {
+            self.told_of_limits(flight, &report.stated, now);
+        }
         let mut act = actual(flight.est, &report.outcome, end);
         let usage = reported(&report.outcome).or(answer.counted.as_ref());
         if let Some(usage) = usage.filter(|_| !flight.is_free()) {
             let model = flight.model.clone();
-            act.input_tokens = input_of(usage);
+            let counts_output = self.projects[&flight.project].counts_output;
+            act.input_tokens = if counts_output { usage.total } else { input_of(usage) };
             act.spend_nanos = self.spent(flight.project, &model, usage, now, act.spend_nanos);
             let input_tokens = input_of(usage);
             if let Some(lane) = self.lanes.get_mut(&flight.bucket) {
-                lane.delays.used(flight.est.input_tokens, input_tokens);
+                lane.delays.used(flight.est.input_tokens, act.input_tokens);
             }
             if let Some(text) = flight.text.filter(|_| usage.prompt > 0) {
                 self.observe(&Observation { model, text, input_tokens });

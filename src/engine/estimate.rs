@@ -76,6 +76,12 @@ impl Engine {
             }
             (None, None) => (load.input_tokens, false),
         };
+        let output_tokens =
+            load.output_tokens_max.unwrap_or(OUTPUT_TOKENS_GUESS).min(OUTPUT_TOKENS_CEILING);
+        let counts_output = self.projects[&self.lanes[&bucket].project].counts_output;
+        let answered = if counts_output { output_tokens } else { 0 };
+        let prompt_tokens = input_tokens;
+        let input_tokens = input_tokens.saturating_add(answered);
         // What may fit a limit and is estimated above it takes all of it, and goes alone.
         let most = self.gate.smallest(bucket, Metric::InputTokens).unwrap_or(u64::MAX);
         let least = load.text.map_or(u64::MAX, |text| text.text_bytes / 20 * 3);
@@ -85,15 +91,8 @@ impl Engine {
         let project = &self.projects[&lane.project];
         let day = project.day.span_at(now.wall.to_utc()).key;
         let price = Prices::shipped().price(&project.tier, model, day);
-        let amounts = Amounts {
-            input_tokens,
-            output_tokens: load
-                .output_tokens_max
-                .unwrap_or(OUTPUT_TOKENS_GUESS)
-                .min(OUTPUT_TOKENS_CEILING),
-            images: 0,
-            ..Amounts::default()
-        };
+        let amounts =
+            Amounts { input_tokens: prompt_tokens, output_tokens, images: 0, ..Amounts::default() };
         let spend_nanos = cost(price, &amounts).map_or(0, PicoUsd::to_nanos);
         self.gate.set_estimates_learned(bucket, learned);
         Weights {

@@ -54,6 +54,15 @@ impl Engine {
         self.note(flight, lessons, now);
     }
 
+    /// Takes up the limits that an answer tells of.
+    pub(super) fn told_of_limits(&mut self, flight: &Flight, stated: &[QuotaViolation], now: Now) {
+        let quotas: Vec<Quota> = stated.iter().filter_map(quota).collect();
+        let lessons = self.gate.told(flight.bucket, &quotas, now);
+        if !lessons.is_empty() {
+            self.note(flight, lessons, now);
+        }
+    }
+
     /// Waits after a 429 whose quota has no window or no metric that is known here.
     fn wait_as_asked(
         &mut self,

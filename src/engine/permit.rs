@@ -97,6 +97,7 @@ impl Report {
             date_header: None,
             service_tier: None,
             request_id: None,
+            stated: Vec::new(),
             body_sent: false,
         }
     }

@@ -375,6 +375,7 @@ impl Project {
             next_key: 0,
             link: Link::default(),
             tier: project.tier.clone(),
+            counts_output: project.provider == config::Provider::OpenAi,
             strict_estimates: project.strict_estimates,
             clock: Offsets::default(),
             floor: None,

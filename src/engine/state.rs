@@ -318,6 +318,8 @@ pub(super) struct Project {
     pub(super) link: Link,
     /// What it pays by.
     pub(super) tier: String,
+    /// Whether its token limits count what is answered as well, as those of OpenAI's providers do.
+    pub(super) counts_output: bool,
     /// Whether large prompts are counted by the provider before they are sent.
     pub(super) strict_estimates: bool,
     /// The provider's clock.

@@ -190,6 +190,17 @@ impl Gate {
         told.then_some(lessons)
     }
 
+    /// Takes up what the provider says of its limits without a refusal.
+    pub fn told(&mut self, bucket: BucketId, quotas: &[Quota], now: Now) -> Vec<Lesson> {
+        let mut lessons = Vec::new();
+        for quota in quotas {
+            if let Some(window) = quota.window.filter(|_| quota.value != Some(0)) {
+                self.learn_value(bucket, quota, window, now, &mut lessons);
+            }
+        }
+        lessons
+    }
+
     /// The window of the one known limit that has the value which a refusal names.
     fn window_of(&mut self, open: &Open, quota: &Quota) -> Option<Window> {
         let meters = &self.bucket(open.ask.bucket).spaces.all.meters;

@@ -137,6 +137,7 @@ fn concluded(status: u16, read: Read) -> (Report, Option<Usage>) {
         date_header: read.date_header,
         service_tier: read.service_tier,
         request_id: read.request_id,
+        stated: read.stated,
         body_sent: true,
         ..Report::of(outcome)
     };

@@ -19,7 +19,8 @@ use super::body::{Custody, OnProgress, Watched};
 use super::classify::classify_with;
 use super::delay::Waits;
 use super::{
-    Method, NotSentKind, Outcome, Progress, Refusal, Report, UpstreamError, Wire, pass, text, url,
+    Method, NotSentKind, Outcome, Progress, QuotaViolation, Refusal, Report, UpstreamError, Wire,
+    pass, rates, text, url,
 };
 
 /// A model's answer with several images is tens of MiB; more is a fault or an attack.
@@ -146,6 +147,7 @@ impl Client {
             date_header: received.date,
             service_tier: received.tier.take(),
             request_id: received.request_id.take(),
+            stated: std::mem::take(&mut received.stated),
             outcome: conclude(call.method, received, failure, &custody, call.key.expose_secret()),
             body_sent: custody.is_sent(),
         }
@@ -230,6 +232,7 @@ pub(super) struct Received {
     pub(super) tier: Option<String>,
     pub(super) request_id: Option<String>,
     waits: Waits,
+    pub(super) stated: Vec<QuotaViolation>,
     pub(super) body: Vec<u8>,
 }
 
@@ -247,6 +250,7 @@ impl Received {
         self.tier = word("x-gemini-service-tier", TIER_BYTES_MAX);
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         self.waits = Waits::read(header, self.date);
+        self.stated = rates::stated(header);
         self.request_id = word("x-request-id", REQUEST_ID_BYTES_MAX);
     }
 }

@@ -15,6 +15,7 @@ mod client;
 mod count;
 mod delay;
 mod pass;
+mod rates;
 pub mod reading;
 mod text;
 mod url;
@@ -77,6 +78,8 @@ pub struct Report {
     pub service_tier: Option<String>,
     /// The provider's own name of the call, from `x-request-id`; at most 128 bytes.
     pub request_id: Option<String>,
+    /// The limits that the headers tell, as OpenAI's providers do with every answer.
+    pub stated: Vec<QuotaViolation>,
     /// Whether [`Progress::BodySent`] was told.
     pub body_sent: bool,
 }

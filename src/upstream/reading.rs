@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::client::{REFUSAL_BYTES_MAX, Received, refusal};
-use super::{Refusal, Usage};
+use super::{QuotaViolation, Refusal, Usage};
 use decode::Decoder;
 use lines::Lines;
 use seen::Seen;
@@ -76,6 +76,8 @@ pub struct Read {
     pub request_id: Option<String>,
     /// The provider's clock, from the `date` header: Unix seconds, UTC.
     pub date_header: Option<i64>,
+    /// The limits that the headers tell.
+    pub stated: Vec<QuotaViolation>,
     /// The body's length as it came.
     pub bytes: u64,
     /// Documents in the body: 1, or the events or elements of a stream.
@@ -164,6 +166,7 @@ impl Reading {
             service_tier: self.received.tier.take(),
             request_id: self.received.request_id.take(),
             date_header: self.received.date,
+            stated: std::mem::take(&mut self.received.stated),
             bytes: self.bytes,
             events: 0,
         };

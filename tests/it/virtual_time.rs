@@ -168,6 +168,7 @@ fn report(outcome: Outcome) -> Report {
         date_header: None,
         service_tier: None,
         request_id: None,
+        stated: Vec::new(),
         body_sent: false,
     }
 }

@@ -48,6 +48,7 @@ fn answer(outcome: Outcome, status: Option<u16>) -> Answer {
         date_header: None,
         service_tier: None,
         request_id: None,
+        stated: Vec::new(),
         body_sent: sent,
     };
     let headers_ms = status.map(|_| 200);

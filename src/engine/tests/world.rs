@@ -241,6 +241,7 @@ impl World {
             next_key: 0,
             link: Link::default(),
             tier: "free".to_owned(),
+            counts_output: false,
             strict_estimates: false,
             clock: Offsets::default(),
             floor: None,

@@ -51,10 +51,13 @@ fn litellm(dir: &Path, upstream: &Server) -> Started {
     let mut command = Command::new(program);
     command.arg("--config").arg(config).args(["--host", "127.0.0.1", "--num_workers", "1"]);
     command.args(["--port", &addr.port().to_string()]);
+    // It refuses to start without a key of its own.
+    command.env("LITELLM_MASTER_KEY", "sk-bench-0123456789abcdef0123456789abcdef");
     // The table of prices is read from the package and not from the network.
     command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_LOG", "ERROR");
     let server = Server::told(&mut command, addr, &dir.join("litellm.log"))?;
-    Ok((server, Shot::new(addr, "/v1/chat/completions", &[], &chat("bench-model"))))
+    let headers = [("authorization", "Bearer sk-bench-0123456789abcdef0123456789abcdef")];
+    Ok((server, Shot::new(addr, "/v1/chat/completions", &headers, &chat("bench-model"))))
 }
 
 fn portkey(dir: &Path, upstream: &Server) -> Started {

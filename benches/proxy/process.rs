@@ -114,7 +114,7 @@ fn children(pid: u32) -> Vec<u32> {
     list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-/// The line in which a program says why it gave up: the last that speaks of an error, else the last.
+/// The line in which a program says why it gave up: the last that tells an error, else the last.
 pub(crate) fn reason(text: &str) -> String {
     let mut lines = text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
     let last = lines.clone().next().unwrap_or("nothing said");

@@ -22,8 +22,8 @@ use tokio::net::TcpListener;
 
 /// About 400 bytes.
 const GEMINI: &str = concat!(
-    r#"{"candidates":[{"content":{"parts":[{"text":"The Ebb is a river that runs into the sea; it "#,
-    r#"is about forty miles long and has its mouth to the west."}],"role":"model"},"#,
+    r#"{"candidates":[{"content":{"parts":[{"text":"The Ebb is a river that runs into the sea; "#,
+    r#"it is about forty miles long and has its mouth to the west."}],"role":"model"},"#,
     r#""finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":68,"#,
     r#""candidatesTokenCount":26,"totalTokenCount":94,"promptTokensDetails":[{"modality":"TEXT","#,
     r#""tokenCount":68}]},"modelVersion":"bench-model","responseId":"bench-response-0001"}"#
@@ -33,8 +33,8 @@ const GEMINI: &str = concat!(
 const OPENAI: &str = concat!(
     r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"#,
     r#""model":"bench-model","choices":[{"index":0,"message":{"role":"assistant","content":"#,
-    r#""The Ebb is a river that runs into the sea; it is about forty miles long and has its mouth "#,
-    r#"to the west."},"finish_reason":"stop"}],"usage":{"prompt_tokens":68,"#,
+    r#""The Ebb is a river that runs into the sea; it is about forty miles long and has its "#,
+    r#"mouth to the west."},"finish_reason":"stop"}],"usage":{"prompt_tokens":68,"#,
     r#""completion_tokens":26,"total_tokens":94}}"#
 );
 
@@ -42,8 +42,9 @@ const OPENAI: &str = concat!(
 pub(crate) const EVENTS: usize = 200;
 
 const EVENT: &str = concat!(
-    r#"data: {"candidates":[{"content":{"parts":[{"text":"forty miles "}],"role":"model"},"index":0}],"#,
-    r#""usageMetadata":{"promptTokenCount":68,"candidatesTokenCount":26,"totalTokenCount":94}}"#,
+    r#"data: {"candidates":[{"content":{"parts":[{"text":"forty miles "}],"role":"model"},"#,
+    r#""index":0}],"usageMetadata":{"promptTokenCount":68,"candidatesTokenCount":26,"#,
+    r#""totalTokenCount":94}}"#,
     "\r\n\r\n"
 );
 

@@ -132,6 +132,9 @@ fn answer(engine: &mut Engine, query: Query) {
 
 impl Shell {
     fn execute(&self, effect: Effect) {
+        if let Effect::Admit(admitted) = effect {
+            return self.admit(admitted);
+        }
         let shell = self.clone();
         tokio::spawn(async move {
             let event = match effect {

@@ -5,10 +5,12 @@
 //! caller hears only after its transaction is durable.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::connect;
 use super::error::StoreError;
@@ -17,6 +19,10 @@ use super::ledger::{self, NewAttempt, Settlement};
 /// Commands that may share one commit. More would only make each caller wait longer: with 256
 /// waiting it is already 20 times as many admissions as a commit each (`docs/performance.md`).
 const GROUP_MAX: usize = 256;
+
+/// How long an end that nobody waits for waits for a reservation to share its commit: else the
+/// next call of a client that asks again at once would wait for two commits.
+const COMPANY: Duration = Duration::from_millis(3);
 
 /// Commands that may wait in a lane before callers are pushed back.
 const LANE_MAX: usize = 4096;
@@ -148,6 +154,10 @@ impl Task {
                 biased;
                 count = self.fast.recv_many(&mut group, GROUP_MAX), if fast_open => {
                     fast_open = count > 0;
+                    if fast_open && group.iter().all(Fast::is_patient) {
+                        let company = self.fast.recv_many(&mut group, GROUP_MAX);
+                        fast_open = timeout(COMPANY, company).await != Ok(0);
+                    }
                     self.commit_group(&mut group).await;
                     // One bulk slice after each group: neither lane starves the other.
                     if let Ok(bulk) = self.bulk.try_recv() {
@@ -185,6 +195,15 @@ impl Task {
     }
 
     async fn try_group(&mut self, group: &[Fast]) -> Result<(), StoreError> {
+        if group.iter().all(|command| matches!(command, Fast::Reserve(..))) {
+            // One statement is a transaction by itself, and one way to SQLite's thread, not three.
+            let conn = self.set_to(Durability::Now).await?;
+            let applied = apply(conn, group).await;
+            if applied.is_err() {
+                self.conn = None;
+            }
+            return applied;
+        }
         let conn = self.begin_with(Durability::Now).await?;
         let applied = apply(conn, group).await;
         self.end(applied).await
@@ -204,9 +223,18 @@ impl Task {
         }
     }
 
-    /// Begins a transaction whose commit is synced, or is not. The setting belongs to the
-    /// connection, so it is set before each; a new one has it.
+    /// Begins a transaction whose commit is synced, or is not.
     async fn begin_with(
+        &mut self,
+        durability: Durability,
+    ) -> Result<&mut SqliteConnection, StoreError> {
+        self.set_to(durability).await?;
+        self.begin().await
+    }
+
+    /// Has commits synced, or not. The setting belongs to the connection, so it is set before each
+    /// transaction; a new one has it.
+    async fn set_to(
         &mut self,
         durability: Durability,
     ) -> Result<&mut SqliteConnection, StoreError> {
@@ -226,7 +254,7 @@ impl Task {
             }
             self.durability = durability;
         }
-        self.begin().await
+        self.conn.as_mut().ok_or(StoreError::Closed)
     }
 
     async fn begin(&mut self) -> Result<&mut SqliteConnection, StoreError> {
@@ -261,6 +289,15 @@ impl Task {
 }
 
 impl Fast {
+    /// Whether it is the end of calls alone: what a batch does next may wait for the end of an
+    /// item, and nothing waits for that of a call.
+    fn is_patient(&self) -> bool {
+        match self {
+            Self::Settle(rows, false, _) => rows.iter().all(|row| row.item.is_none()),
+            Self::Reserve(..) | Self::Settle(_, true, _) => false,
+        }
+    }
+
     fn answer(self, result: Result<(), StoreError>) {
         let (Self::Reserve(_, ack) | Self::Settle(_, _, ack)) = self;
         // The caller may have gone away; its write stands all the same.

@@ -27,6 +27,11 @@ pub(crate) fn run() -> Result<bool> {
     Ok(true)
 }
 
+/// Runs the benchmark of calls through the daemon, which prints a table of its own.
+pub(crate) fn proxy(options: &[&str]) -> Result<bool> {
+    Cargo::new(&[&["bench", "--bench", "proxy", "--"], options].concat()).run()
+}
+
 /// The rows that were printed among what cargo says.
 pub(crate) fn table(output: &str) -> Vec<String> {
     let is_row = |line: &&str| line.starts_with("| ") && line.ends_with(" |");

@@ -24,6 +24,9 @@ cargo xtask TASK
                            with --check only compares, and fails on a difference
   bench                    every benchmark, and one table of what they measured; about two
                            minutes after the build: run it when nothing else runs
+  bench proxy [OPTION...]  a call through the daemon beside a forwarder that only forwards; with
+                           --peers also beside other gateways, which are installed below target/;
+                           --quick for one short round; --requests N for the memory over so many
   sim [--table [schedule]] the gate against a strict provider in virtual time, and in one line
                            how much of it; with --table, beside other rules, as a table; with
                            `schedule` the order of what waits beside other orders
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["sqlx-prepare"] => verdict(prepare::write()),
         ["sqlx-prepare", "--check"] => verdict(prepare::check()),
         ["bench"] => verdict(bench::run()),
+        ["bench", "proxy", options @ ..] => verdict(bench::proxy(options)),
         ["sim"] => verdict(sim::play()),
         ["sim", "--table"] => verdict(sim::table()),
         ["sim", "--table", "schedule"] => verdict(sim::schedule()),

@@ -292,6 +292,7 @@ fn answered(id: AttemptId) -> Event {
         date_header: None,
         service_tier: None,
         request_id: None,
+        stated: Vec::new(),
         body_sent: true,
     };
     let line = Some("{}\n".to_owned());

@@ -338,7 +338,8 @@ impl Project {
         None
     }
 
-    /// Counts one start with a key. What goes elsewhere does not show whether the endpoint is there.
+    /// Counts one start with a key. What goes elsewhere does not show whether the endpoint is
+    /// there.
     pub(super) fn take_turn(&mut self, id: AttemptId, key: usize, now: Now, elsewhere: bool) {
         if self.second.until(now.boot) >= 1_000 {
             self.second = now.boot;

@@ -118,8 +118,8 @@ impl Drop for Tap {
     }
 }
 
-/// What is known of a call when its answer is over, and what the provider had counted of one that it
-/// refused or that broke off.
+/// What is known of a call when its answer is over, and what the provider had counted of one that
+/// it refused or that broke off.
 fn concluded(status: u16, read: Read) -> (Report, Option<Usage>) {
     let Read { ended, usage, blocked, images, refusal, .. } = read;
     let (outcome, counted) = match (ended, refusal) {

@@ -84,7 +84,8 @@ mod tests {
     fn the_second_leg_leads_here_and_nobody_makes_one_up() {
         let seal = Seal::new();
         let mut headers = HeaderMap::new();
-        let given = "https://generativelanguage.googleapis.com/upload/v1beta/files?upload_id=a-b&upload_protocol=resumable";
+        let given = "https://generativelanguage.googleapis.com/upload/v1beta/files?upload_id=a-b\
+            &upload_protocol=resumable";
         headers.insert(UPLOAD_URL, given.parse().unwrap());
         seal.rewrite(&mut headers, "http://127.0.0.1:8430", "/p/demo");
         let here = headers[UPLOAD_URL].to_str().unwrap().to_owned();

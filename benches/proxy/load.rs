@@ -43,7 +43,9 @@ impl Shot {
             body.len()
         );
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            for part in [name, ": ", value, "\r\n"] {
+                text.push_str(part);
+            }
         }
         text.push_str("\r\n");
         text.push_str(body);

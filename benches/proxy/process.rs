@@ -54,7 +54,7 @@ impl Server {
                 "it does not listen: {}",
                 reason(&said())
             );
-            std::thread::sleep(Duration::from_millis(50));
+            pause();
         }
         Ok(server)
     }
@@ -90,6 +90,11 @@ pub(crate) fn free_addr() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a peer does not say when it is ready")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
 fn used(pid: u32) -> Result<Used> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
@@ -101,9 +106,9 @@ fn used(pid: u32) -> Result<Used> {
     let mut sum = Used { cpu_us: (user + system) * TICK_US, rss_kib: rss.parse()? };
     for child in children(pid) {
         // One that has ended meanwhile uses nothing.
-        let used = used(child).unwrap_or_default();
-        sum.cpu_us += used.cpu_us;
-        sum.rss_kib += used.rss_kib;
+        let more = used(child).unwrap_or_default();
+        sum.cpu_us += more.cpu_us;
+        sum.rss_kib += more.rss_kib;
     }
     Ok(sum)
 }

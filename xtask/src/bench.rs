@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<bool> {
 
 /// Runs the benchmark of calls through the daemon, which prints a table of its own.
 pub(crate) fn proxy(options: &[&str]) -> Result<bool> {
-    Cargo::new(&[&["bench", "--bench", "proxy", "--"], options].concat()).run()
+    Tool::cargo(&[&["bench", "--bench", "proxy", "--"], options].concat()).run()
 }
 
 /// The rows that were printed among what cargo says.

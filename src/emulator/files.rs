@@ -184,17 +184,15 @@ impl Files {
                 let page = if files.is_empty() { json!({}) } else { json!({"files": files}) };
                 Ok(Reply::json(200, &page))
             }
-            (&Method::GET, [name]) => match name.strip_suffix(":download") {
-                Some(name) => {
-                    let file = kept.files.get(name).ok_or_else(gone)?;
-                    let text = String::from_utf8_lossy(&file.bytes).into_owned();
-                    Ok(Reply::text(text))
-                }
-                None => {
-                    let file = kept.files.get(*name).ok_or_else(gone)?;
-                    Ok(Reply::json(200, &file.document))
-                }
-            },
+            (&Method::GET, [name]) => {
+                let content = name.strip_suffix(":download");
+                let file = kept.files.get(content.unwrap_or(name)).ok_or_else(gone)?;
+                Ok(if content.is_some() {
+                    Reply::text(String::from_utf8_lossy(&file.bytes).into_owned())
+                } else {
+                    Reply::json(200, &file.document)
+                })
+            }
             (&Method::DELETE, [name]) => {
                 kept.files.remove(*name).ok_or_else(gone)?;
                 Ok(Reply::json(200, &json!({})))

@@ -31,8 +31,6 @@ pub(super) struct Prompt {
     /// Whether the text has the mark of a prompt that is to be blocked.
     pub(super) is_blocked: bool,
     pub(super) service_tier: Option<String>,
-    /// Whether a stream is to be of events instead of one JSON array.
-    pub(super) is_sse: bool,
     /// The call of a function with which it is answered: its name and arguments.
     pub(super) function_call: Option<(String, Value)>,
     /// Characters of the answer that came before, from `continuationToken`.
@@ -112,7 +110,6 @@ impl Prompt {
                 .and_then(Value::as_str)
                 .map(str::to_ascii_lowercase),
             function_call: function_call(request, contents),
-            is_sse: false,
             resume_at,
         })
     }

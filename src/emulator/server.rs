@@ -262,7 +262,11 @@ fn accepts_gzip(parts: &Parts) -> bool {
 /// What a well-formed call wants.
 #[derive(Debug)]
 pub(super) enum Work {
-    Generate(Box<Prompt>),
+    Generate {
+        prompt: Box<Prompt>,
+        /// Whether a stream is to be of events instead of one JSON array.
+        is_sse: bool,
+    },
     Embed(Embed),
     Interact(Interaction),
     OpenAi(Box<openai::Work>),
@@ -314,8 +318,8 @@ fn prepare(
             // The lock is not held while a large payload is read.
             drop(engine);
             let prompt = check_query(&query).and_then(|()| Prompt::of_generate(body));
-            let mut prompt = prompt.map_err(failure)?;
-            prompt.is_sse = query
+            let prompt = prompt.map_err(failure)?;
+            let is_sse = query
                 .iter()
                 .any(|(name, value)| ["alt", "$alt"].contains(&name.as_str()) && value == "sse");
             engine = shared.engine();
@@ -325,7 +329,7 @@ fn prepare(
                 input_tokens: prompt.input_tokens(),
                 images: prompt.images(),
             };
-            Work::Generate(Box::new(prompt))
+            Work::Generate { prompt: Box::new(prompt), is_sse }
         }
         Call::Embed { model, is_batch, .. } => {
             drop(engine);
@@ -409,7 +413,7 @@ async fn perform(shared: &Shared, call: &Call, work: &Work, ask: &mut Ask) -> Re
         return Reply::refusal(&refusal);
     }
     match work {
-        Work::Generate(prompt) => generate(shared, call, prompt, ask).await,
+        Work::Generate { prompt, is_sse } => generate(shared, call, (prompt, *is_sse), ask).await,
         Work::Embed(embed) => embed_texts(shared, call, embed, ask).await,
         Work::Interact(interaction) => interact(shared, call, interaction, ask).await,
         Work::OpenAi(work) => openai::perform(shared, call, work, ask).await,
@@ -436,7 +440,12 @@ fn replacement(call: &Call, ask: &Ask) -> Option<(Refusal, bool)> {
 }
 
 /// Answers a prompt.
-async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> Reply {
+async fn generate(
+    shared: &Shared,
+    call: &Call,
+    (prompt, is_sse): (&Prompt, bool),
+    ask: &Ask,
+) -> Reply {
     let seed = shared.seed;
     let name = call.model().unwrap_or_default();
     let images_returned = ask.model.as_ref().and_then(|model| model.images_returned);
@@ -451,11 +460,11 @@ async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> R
         Err(reply) => return reply,
     };
     shared.amend_images(counted, ask, answer.images());
-    let mut bodies = match call {
-        Call::Generate { is_stream: true, .. } => {
-            answer.pieces(seed, ask.arrival, name, prompt, shared.stream.pieces)
-        }
-        _ => vec![answer.body(seed, ask.arrival, name, prompt)],
+    let is_stream = matches!(call, Call::Generate { is_stream: true, .. });
+    let mut bodies = if is_stream {
+        answer.pieces(seed, ask.arrival, name, prompt, shared.stream.pieces)
+    } else {
+        vec![answer.body(seed, ask.arrival, name, prompt)]
     };
     if ask.fault == Some(FaultKind::NoUsage) {
         for fields in bodies.iter_mut().filter_map(Value::as_object_mut) {
@@ -463,11 +472,10 @@ async fn generate(shared: &Shared, call: &Call, prompt: &Prompt, ask: &Ask) -> R
         }
     }
     let tier = prompt.service_tier.clone().unwrap_or_else(|| "standard".to_owned());
-    let reply = match call {
-        Call::Generate { is_stream: true, .. } => {
-            stream::generated(&bodies, prompt.is_sse, ask.fault, shared.stream)
-        }
-        _ => Reply::json(200, bodies.first().unwrap_or(&Value::Null)),
+    let reply = if is_stream {
+        stream::generated(&bodies, is_sse, ask.fault, shared.stream)
+    } else {
+        Reply::json(200, bodies.first().unwrap_or(&Value::Null))
     };
     Reply { headers: vec![("x-gemini-service-tier", tier)], ..reply }
 }

@@ -205,6 +205,11 @@ impl Engine {
 
     fn serve(&mut self, bucket: BucketId, line: &mut Line, now: Now, rows: &mut Vec<NewAttempt>) {
         line.queue.retain(|caller| !caller.reply.is_closed());
+        if self.draining {
+            for caller in std::mem::take(&mut line.queue) {
+                refuse(caller.reply, Why::Unavailable, "the daemon is stopping".to_owned(), None);
+            }
+        }
         while let Some(caller) = line.queue.front() {
             let (need, key, stay) = self.look_at(bucket, caller, now);
             let goes = match &stay {

@@ -319,6 +319,21 @@ async fn a_body_that_is_too_long_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_stop_sends_those_away_who_wait() {
+    let emulator = harness::emulator(&model("")).await;
+    let (site, daemon) = site(&emulator, &window(1, 59)).await;
+    let base = url(&daemon, "");
+    assert_eq!(generate(&base).send().await.unwrap().status(), 200);
+    let patient = generate(&base).header("x-tidegate-max-wait", "500s");
+    let waits = hold(&site, &daemon, patient).await;
+    daemon.stop(&site).await;
+    let answer = waits.await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["message"], "tidegate: the daemon is stopping");
+}
+
+#[tokio::test]
 async fn calls_go_before_a_batch() {
     let emulator = harness::emulator(&model("")).await;
     let (site, daemon) = site(&emulator, &window(4, 2)).await;

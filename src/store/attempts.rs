@@ -53,7 +53,8 @@ pub(super) async fn attempts(pool: &SqlitePool, limit: i64) -> Result<Vec<Attemp
         r#"SELECT a.id AS "id!", a.s_wall AS at_ms, p.name AS project, a.model,
             a.key_name AS "key", a.tenant, a.source, a.state, a.method, a.client, a.peer,
             a.waited_ms, a.latency_ms, a.http_status,
-            coalesce(a.act_input_tokens, a.est_input_tokens) AS "input_tokens!: i64",
+            iif(a.prompt_tokens > 0, a.prompt_tokens,
+                coalesce(a.act_input_tokens, a.est_input_tokens)) AS "input_tokens!: i64",
             a.output_tokens, a.total_tokens, a.error
         FROM attempt AS a JOIN project AS p ON p.id = a.project_id
         ORDER BY a.id DESC LIMIT ?1"#,

@@ -25,7 +25,7 @@ pub(crate) const LEAKED_KEY: &str = "a-key-for-tests-0002";
 pub(crate) const MODEL: &str = "gemini-2.0-flash";
 
 /// How long anything may take before a test gives up. Nothing here should take a tenth of it.
-const PATIENCE: Duration = Duration::from_secs(50);
+const PATIENCE: Duration = Duration::from_secs(100);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A directory with a configuration, a spool and a state of its own.

@@ -8,8 +8,8 @@ use crate::gate::units::{BootMs, UnixMs};
 use crate::gate::window::AttemptId;
 use crate::upstream::{NotSentKind, Outcome, Progress, Report, Usage};
 
-/// The right to send one request: its row is durable. However it ends, the engine is told: one that
-/// is dropped was not used.
+/// The right to send one request: its row is durable. However it ends, the engine is told. One that
+/// is dropped was not used, unless it was said that it is being used: then nobody knows.
 #[derive(Debug)]
 pub struct Permit {
     /// The row.
@@ -25,6 +25,7 @@ pub struct Permit {
     /// Until when and why it would have been held, had it not been let go in any case.
     pub would_wait: Option<(UnixMs, String)>,
     since: BootMs,
+    is_used: bool,
     events: Option<mpsc::Sender<Event>>,
 }
 
@@ -38,6 +39,7 @@ impl Permit {
             waited_ms: admitted.waited_ms,
             would_wait: admitted.would_wait.clone(),
             since: clock::now().boot,
+            is_used: false,
             events: Some(events),
         }
     }
@@ -53,6 +55,11 @@ impl Permit {
                 Progress::Headers { .. } => Event::Headers(id),
             });
         }
+    }
+
+    /// Says that the request is being sent.
+    pub fn put_to_use(&mut self) {
+        self.is_used = true;
     }
 
     /// Says how it ended, and what the provider had counted when it refused or broke off.
@@ -76,8 +83,14 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let reason = "the client left before the request was sent".to_owned();
-        self.tell(Report::not_sent(NotSentKind::Other, reason), None);
+        let report = if self.is_used {
+            let reason = "the client left before the answer came".to_owned();
+            Report { body_sent: true, ..Report::of(Outcome::Unknown { reason }) }
+        } else {
+            let reason = "the client left before the request was sent".to_owned();
+            Report::not_sent(NotSentKind::Other, reason)
+        };
+        self.tell(report, None);
     }
 }
 

@@ -69,7 +69,7 @@ impl Proxy {
         client: &Client,
         held: &Held,
         (taken, carried): (&mut Taken, &mut Carried),
-        permit: Permit,
+        mut permit: Permit,
     ) -> Tried {
         let is_held = matches!(carried, Carried::Held(_));
         let destination = self.inner.endpoints.find(permit.project, permit.key);
@@ -101,6 +101,7 @@ impl Proxy {
             body,
         };
         let progress = permit.on_progress();
+        permit.put_to_use();
         match self.inner.carrier.pass(outgoing, progress).await {
             Ok(answer) => {
                 let room = if is_held { Some(&mut taken.room) } else { None };

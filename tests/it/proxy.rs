@@ -195,6 +195,28 @@ async fn a_client_that_leaves_frees_its_place_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_the_answer_leaves_a_doubt() {
+    let emulator = harness::start_emulator(&model(""), |config| {
+        config.latency = harness::latency(60_000, 60_000);
+    })
+    .await;
+    let (site, daemon) = site(&emulator, "").await;
+    let base = url(&daemon, "");
+    let call = generate(&base);
+    let leaves = tokio::spawn(async move { call.send().await });
+    site.until("it is with the provider", async || {
+        (emulator.stats().max_in_flight > 0).then_some(())
+    })
+    .await;
+    leaves.abort();
+    settled(&site).await;
+    let row = site.reader().attempts(1).await.unwrap().remove(0);
+    assert_eq!(row.state, 5, "it may have been counted: {row:?}");
+    assert!(row.input_tokens > 0, "and counts as it was estimated: {row:?}");
+    daemon.stop(&site).await;
+}
+
+#[tokio::test]
 async fn in_shadow_mode_nobody_is_held() {
     let emulator = harness::emulator(&model("")).await;
     let site = Site::new(&project("demo", &format!("http://{}", emulator.addr()), &window(1, 59)));

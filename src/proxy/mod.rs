@@ -2,7 +2,7 @@
 //! as long as its client waits, forwarded with the project's key, and settled with what it really
 //! used.
 //!
-//! `target` reads what a call asks for off its path, `headers` which headers pass, [`Proxy::serve`]
+//! `target` reads what a call asks for off its path, `headers` which headers pass, `serve`
 //! takes it in and has it admitted, `forward` sends it, and `tap` reads a copy of the answer while
 //! it passes. What is refused here looks as the client's SDK expects (`refuse`); an upload goes on
 //! where `upload` says.

@@ -17,7 +17,7 @@ const ENVIRONMENTS: [(&str, &[&str]); 2] = [
 
 /// Runs every program of `tests/sdk`; returns whether all passed, and how many tests that were.
 pub(crate) fn test() -> Result<(bool, Count)> {
-    ensure!(Tool::cargo(&["build", "--package", "tidegate"]).run()?, "the daemon does not build");
+    ensure!(Tool::cargo(&["build", "--workspace", "--bins"]).run()?, "the daemon does not build");
     let target = target();
     let binary = target.join("debug/tidegate");
     let js = root().join("target/sdk/js");

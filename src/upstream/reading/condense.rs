@@ -1,4 +1,4 @@
-//! A document of any size made small as it passes: the members of [`paths`] are copied, the rest is
+//! A document of any size made small as it passes: the members of `paths` are copied, the rest is
 //! stepped over.
 //!
 //! What is stepped over is not judged: there only quotes and brackets are told apart. The copy is

@@ -471,24 +471,35 @@ impl Intake {
         Ok(())
     }
 
-    /// Clears away copies of which nothing was entered.
+    /// Clears away copies of which nothing was entered, once a batch was made of their content: of
+    /// the original, which was taken again, or of the same file dropped twice.
     async fn clear_orphans(&self) -> Result<(), IntakeError> {
         let open = self.shell.store.reader().unfinished_batches().await?;
         let known: std::collections::BTreeSet<_> =
             open.iter().map(|batch| batch.work.clone()).collect();
         let spool = self.shell.spool.clone();
-        blocking(move || {
-            for work in spool.orphans(&|id| known.contains(id))? {
-                if spool.input_path(&work).exists() {
-                    tracing::warn!(work = %work, "working/{work} belongs to no open batch: it is \
-                        kept, remove it when its content is known elsewhere");
-                } else {
-                    spool.remove_working(&work)?;
-                }
-            }
-            Ok::<_, SpoolError>(())
+        let orphans = blocking(move || {
+            let orphans = spool.orphans(&|id| known.contains(id))?.into_iter();
+            let hashed = orphans.map(|work| Ok((spool.hash_of_input(&work)?, work)));
+            hashed.collect::<Result<Vec<_>, SpoolError>>()
         })
-        .await
+        .await?;
+        for (hash, work) in orphans {
+            let is_known = match hash {
+                Some(sha256) => {
+                    self.shell.store.reader().knows_content(&super::dropped::hex(&sha256)).await?
+                }
+                None => true,
+            };
+            if !is_known {
+                tracing::warn!(work = %work, "working/{work} belongs to no batch: it is kept, \
+                    remove it when its content is known elsewhere");
+                continue;
+            }
+            let spool = self.shell.spool.clone();
+            blocking(move || spool.remove_working(&work)).await?;
+        }
+        Ok(())
     }
 
     /// Imports every batch that was entered, and `with_open` tells the engine of the open ones;

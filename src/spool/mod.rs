@@ -33,6 +33,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use sha2::{Digest, Sha256};
+
 pub use answers::AnswersFile;
 pub(crate) use caps::FILE_MAX_BYTES;
 pub use claim::{Claimed, Release, Sidecar};
@@ -230,6 +232,20 @@ impl Spool {
         }
         orphans.sort();
         Ok(orphans)
+    }
+
+    /// The SHA-256 of the copy in `working/ID`; none where there is no whole one.
+    pub fn hash_of_input(&self, id: &str) -> Result<Option<[u8; 32]>, SpoolError> {
+        let path = self.input_path(id);
+        let failed = |source| SpoolError::io("read", &path, source);
+        let mut file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut hash = Sha256::new();
+        std::io::copy(&mut file, &mut hash).map_err(failed)?;
+        Ok(Some(hash.finalize().into()))
     }
 
     /// Removes `working/ID` with all that is in it; nothing to remove is no error.

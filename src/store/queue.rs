@@ -579,3 +579,12 @@ pub(super) async fn same_drop(
     .map_err(StoreError::sql("looking for the same drop"))?;
     Ok(row.map(|row| (BatchId(row.id), row.uid)))
 }
+
+/// Whether a batch was made of this content, whatever became of it: its SHA-256 in hex.
+pub(super) async fn knows_content(pool: &SqlitePool, sha256: &str) -> Result<bool, StoreError> {
+    let row = sqlx::query!("SELECT id FROM batch WHERE sha256 = ?1 LIMIT 1", sha256)
+        .fetch_optional(pool)
+        .await
+        .map_err(StoreError::sql("looking for a content"))?;
+    Ok(row.is_some())
+}

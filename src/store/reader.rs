@@ -136,6 +136,11 @@ impl Reader {
         queue::same_drop(&self.pool, source).await
     }
 
+    /// Whether a batch was made of this content: its SHA-256 in hex.
+    pub async fn knows_content(&self, sha256: &str) -> Result<bool, StoreError> {
+        queue::knows_content(&self.pool, sha256).await
+    }
+
     /// The attempts that a crash left open.
     pub async fn open_attempts(&self) -> Result<Vec<OpenAttempt>, StoreError> {
         recall::open_attempts(&self.pool).await
